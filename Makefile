@@ -1,0 +1,49 @@
+# `make repro` and `make test` are all a newcomer needs; `make help` lists the rest.
+SHELL := /bin/sh
+VENV := .venv
+PYTHON ?= python3
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help install repro test test-slow lint format lock readme clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+repro: install  ## get CIFAR-10, run what changed in the pipeline, show the metrics
+	dvc repro
+	dvc metrics show
+
+test: install  ## run the tests (under five minutes on two cores)
+	pytest
+
+test-slow: install  ## run the tests that need the real data or minutes
+	pytest -m slow
+
+lint: install  ## check style (ruff) and types (mypy)
+	ruff check
+	ruff format --check
+	mypy
+
+format: install  ## let ruff rewrite the code
+	ruff check --fix
+	ruff format
+
+install: $(VENV)/installed  ## create .venv from the locked, hashed requirements
+
+# The stamp is written last: an interrupted installation is not taken for a whole one.
+$(VENV)/installed: requirements.txt requirements-uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	uv --version >/dev/null 2>&1 || $(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
+	uv pip sync --quiet --python $(VENV) --require-hashes requirements.txt requirements-uv.txt
+	uv pip install --quiet --python $(VENV) --no-deps --editable .
+	@touch $@
+
+COMPILE = uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock"
+lock: install  ## pin every dependency anew (UPGRADE=--upgrade for the newest)
+	$(COMPILE) $(UPGRADE) pyproject.toml --group dev --output-file requirements.txt
+	$(COMPILE) $(UPGRADE) --group uv --output-file requirements-uv.txt
+
+clean:  ## delete the environment and the downloads (DVC's cache stays)
+	rm -rf $(VENV) data/raw

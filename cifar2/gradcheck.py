@@ -1,0 +1,151 @@
+"""Backpropagation, autograd and central differences side by side.
+
+A wrong gradient often still trains, only worse; comparing it with two independent methods is how one finds out.
+Everything here runs in float64, where rounding leaves room to tell a wrong formula from an inexact sum.
+(Bishop, "Pattern Recognition and Machine Learning", section 5.3.3.)
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cifar2.mynet import LOSSES, MyNet, backpropagation, gradients
+
+# A central difference errs by about step^2 from curvature and 1e-16 / step from rounding.  This is smaller than would
+# be best for smooth functions, so that ReLU's kink, where no two methods agree, is rarely straddled.
+STEP = 1e-6
+
+
+class Case(NamedTuple):
+    """One network, loss and batch to check."""
+
+    n_l: tuple[int, ...]
+    activation: str
+    output_activation: str
+    loss: str
+    batch_size: int
+
+    def __str__(self) -> str:
+        layers = "-".join(map(str, self.n_l))
+        return f"{layers} {self.activation}, {self.output_activation} output, {self.loss}, batch {self.batch_size}"
+
+
+class Errors(NamedTuple):
+    """The largest relative errors of backpropagation against the two other methods."""
+
+    autograd: float
+    finite_difference: float
+
+
+def cases(
+    depths: Sequence[int], widths: Sequence[int], activations: Sequence[str], batch_sizes: Sequence[int]
+) -> list[Case]:
+    """Every combination, with each loss: 5 inputs, 3 outputs (also a single one, for the 1-D targets)."""
+    grid = [(d, w, f, n) for d in depths for w in widths for f in activations for n in batch_sizes]
+    found = []
+    for depth, width, activation, batch_size in grid:
+        hidden = (width,) * (depth - 1)
+        found += [
+            Case((5, *hidden, 3), activation, activation, "squared_error", batch_size),
+            Case((5, *hidden, 1), activation, "identity", "squared_error", batch_size),
+            Case((5, *hidden, 3), activation, "identity", "cross_entropy", batch_size),
+        ]
+    return list(dict.fromkeys(found))
+
+
+def check(case: Case, seed: int) -> Errors:
+    """Compare every single partial derivative on a random network and batch."""
+    generator = torch.Generator().manual_seed(seed)
+    model = MyNet(case.n_l, case.activation, case.output_activation).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = parameter.shape[-1] ** -0.5  # keeps z near 1: no saturated unit, hence no gradient near zero
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    x = torch.randn(case.batch_size, case.n_l[0], generator=generator, dtype=torch.float64)
+    if case.loss == "cross_entropy":
+        y_true = torch.randint(case.n_l[-1], (case.batch_size,), generator=generator)
+    else:
+        shape = (case.batch_size,) if case.n_l[-1] == 1 else (case.batch_size, case.n_l[-1])
+        y_true = torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    by_hand = by_backpropagation(model, x, y_true, case.loss)
+    return Errors(
+        relative_error(by_hand, by_autograd(model, x, y_true, case.loss)),
+        relative_error(by_hand, by_finite_differences(model, x, y_true, case.loss)),
+    )
+
+
+def check_directions(model: MyNet, x: Tensor, y_true: Tensor, loss: str, n: int, seed: int) -> Errors:
+    """Compare every derivative with autograd, and the slope along ``n`` random directions with central differences.
+
+    A direction costs two forward passes whatever the size of the network, and an error in any parameter's gradient
+    changes the slope along it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    by_hand = by_backpropagation(model, x, y_true, loss)
+    slopes, differences = [], []
+    for _ in range(n):
+        direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in model.parameters()]
+        length = torch.stack([(d * d).sum() for d in direction]).sum().sqrt()
+        # Spread over a million parameters, a direction of length 1 would change the loss too little to measure.
+        direction = [10 * d / length for d in direction]
+        slopes.append(torch.stack([(g * d).sum() for g, d in zip(by_hand, direction, strict=True)]).sum())
+        differences.append(_central_difference(model, x, y_true, loss, list(model.parameters()), direction))
+    return Errors(
+        relative_error(by_hand, by_autograd(model, x, y_true, loss)),
+        relative_error(slopes, differences),
+    )
+
+
+def by_backpropagation(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> list[Tensor]:
+    """The gradient of each parameter, by hand."""
+    backpropagation(model, y_true, model(x), loss)
+    return gradients(model)
+
+
+def by_autograd(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> list[Tensor]:
+    """The gradient of each parameter, by PyTorch."""
+    return list(torch.autograd.grad(_loss(model, x, y_true, loss), list(model.parameters())))
+
+
+def by_finite_differences(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> list[Tensor]:
+    """The gradient of each parameter, by moving one number at a time up and down by ``STEP``."""
+    found = []
+    for parameter in model.parameters():
+        slopes = []
+        for i in range(parameter.numel()):
+            direction = torch.zeros_like(parameter)
+            direction.view(-1)[i] = 1
+            slopes.append(_central_difference(model, x, y_true, loss, [parameter], [direction]))
+        found.append(torch.stack(slopes).view_as(parameter))
+    return found
+
+
+@torch.no_grad()
+def _central_difference(
+    model: MyNet, x: Tensor, y_true: Tensor, loss: str, parameters: list[Tensor], direction: list[Tensor]
+) -> Tensor:
+    before = [parameter.clone() for parameter in parameters]
+    torch._foreach_add_(parameters, direction, alpha=STEP)
+    above = _loss(model, x, y_true, loss)
+    torch._foreach_add_(parameters, direction, alpha=-2 * STEP)
+    below = _loss(model, x, y_true, loss)
+    torch._foreach_copy_(parameters, before)
+    return (above - below) / (2 * STEP)
+
+
+def _loss(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> Tensor:
+    return LOSSES[loss].value(y_true, model(x))
+
+
+def relative_error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """The largest difference, relative to the largest entry of all; 0 where everything is zero.
+
+    A central difference errs by the same amount in every entry, so that entries near zero cannot be held to an error
+    relative to themselves.
+    """
+    difference = max((a - b).abs().max().item() for a, b in zip(found, wanted, strict=True))
+    scale = max(t.abs().max().item() for t in (*found, *wanted))
+    return difference / scale if scale > 0 else 0.0

@@ -1,0 +1,153 @@
+"""params.yaml as typed, strict models: an unknown key, a wrong type or a bad range is one clear line."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from cifar2.errors import UserError
+
+ClassName = Literal["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+Activation = Literal["tanh", "relu", "sigmoid", "identity"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
+# A configuration's name becomes part of a command and of file names, on file systems that ignore case too.
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Data(_Strict):
+    """Which pictures, from where, and how they are split."""
+
+    sources: Annotated[list[Literal["folder", "torchvision", "npm"]], Field(min_length=1)]
+    folder: str
+    classes: Annotated[list[ClassName], Field(min_length=2)]
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    split_seed: Seed
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: a class is named twice")
+        return self
+
+
+class Normalise(_Strict):
+    """What is subtracted from, and divides, each channel's pixel values on the scale 0 to 1."""
+
+    mean: PerChannel
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+
+
+class Verify(_Strict):
+    """The grid of gradient checks, the optimizer's trajectories, and how far apart two results may be."""
+
+    seed: Seed
+    depths: Annotated[list[PositiveInt], Field(min_length=1)]
+    widths: Annotated[list[PositiveInt], Field(min_length=1)]
+    activations: Annotated[list[Activation], Field(min_length=1)]
+    batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)]
+    directions: PositiveInt
+    sgd_steps: PositiveInt
+    autograd_tolerance: Annotated[float, Field(gt=0)]
+    finite_difference_tolerance: Annotated[float, Field(gt=0)]
+
+
+class Train(_Strict):
+    """What all configurations share."""
+
+    hidden: list[PositiveInt]
+    activation: Activation
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    gradients: Literal["backpropagation", "autograd"]
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed stands twice, and two equal runs are one")
+        return self
+
+
+class Configuration(_Strict):
+    """The hyperparameters that compete."""
+
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: needs a momentum above 0")
+        return self
+
+
+class Refit(_Strict):
+    """The final model: a seed that no configuration was judged by, and whether it also learns from val."""
+
+    seed: Seed
+    include_val: bool
+
+
+class Params(_Strict):
+    """The whole of params.yaml; each key is explained there."""
+
+    data: Data
+    normalise: Normalise
+    verify: Verify
+    train: Train
+    configs: Annotated[dict[Name, Configuration], Field(min_length=1)]
+    refit: Refit
+
+    @model_validator(mode="after")
+    def _refit_seed_is_fresh(self) -> Self:
+        if self.refit.seed in self.train.seeds:
+            raise ValueError(
+                f"refit.seed: {self.refit.seed} is one of train.seeds, and the final model needs a fresh one"
+            )
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for text; DVC reads it as a number, and so must the stages."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check ``path``.
+
+    Raises:
+        UserError: the file is missing, is no YAML, or a value in it is not allowed; the message names the key.
+    """
+    try:
+        document: Any = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 (a SafeLoader with one more number format)
+        return Params.model_validate(document)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not here; run from the folder that holds it") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {'; '.join(map(_line, error.errors()))}") from None
+
+
+def _line(fault: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+    message = fault["msg"].removeprefix("Value error, ")
+    given = fault["input"]
+    shown = "" if isinstance(given, dict | BaseModel) else f", not {given!r}"
+    message = message[0].lower() + message[1:]
+    return ": ".join(part for part in (key, message) if part) + shown

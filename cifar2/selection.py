@@ -1,0 +1,81 @@
+"""The rule that picks a configuration.
+
+The original report looked at three things: a high validation accuracy, a low and stable validation loss, and a small
+gap between training and validation accuracy.  Here that is one rule, applied to means over seeds:
+
+1. Keep the configurations whose validation accuracy is within one standard error of the best.
+2. Of those, keep the ones whose validation loss on a bad epoch (its mean plus its standard deviation over the last
+   epochs: low *and* steady) is within one standard error of the lowest.
+3. Of those, take the smallest gap; if even that is equal, the one named first.
+
+"Within one standard error" is the rule of Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3:
+the standard error is the best one's, and a smaller difference is not evidence of anything.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cifar2.errors import UserError
+
+RULE = (
+    "validation accuracy within one standard error of the best; then validation loss plus its standard deviation over "
+    "the last epochs within one standard error of the lowest; then the smallest gap between training and validation "
+    "accuracy"
+)
+
+
+class Ranked(NamedTuple):
+    """One row of the ranking.
+
+    Attributes:
+        rank: 1 is selected.
+        name: of the configuration.
+        tied: step 1 cannot tell it from the best.
+        tied_on_loss: neither can step 2.
+        metrics: the contents of ``metrics/train/NAME.json``.
+    """
+
+    rank: int
+    name: str
+    tied: bool
+    tied_on_loss: bool
+    metrics: Mapping[str, Any]
+
+    @property
+    def bad_epoch_loss(self) -> float:
+        """The validation loss one standard deviation above its mean."""
+        return _bad_epoch_loss(self.metrics)
+
+
+def rank(metrics: Mapping[str, Mapping[str, Any]]) -> list[Ranked]:
+    """Order configurations by the rule, best first; one that diverged (``val_accuracy`` is None) is left out.
+
+    Args:
+        metrics: by name, the contents of ``metrics/train/NAME.json``.
+
+    Raises:
+        UserError: every configuration diverged.
+    """
+    finished = {name: m for name, m in metrics.items() if m["val_accuracy"] is not None}
+    if not finished:
+        reasons = "; ".join(f"{name} {m['status']}" for name, m in metrics.items())
+        raise UserError(f"nothing to select from: {reasons}")
+    best = max(finished.values(), key=lambda m: m["val_accuracy"])
+    tied = [n for n, m in finished.items() if m["val_accuracy"] >= best["val_accuracy"] - best["val_accuracy_se"]]
+    lowest = min((finished[n] for n in tied), key=_bad_epoch_loss)
+    tied_on_loss = [n for n in tied if _bad_epoch_loss(finished[n]) <= _bad_epoch_loss(lowest) + lowest["val_loss_se"]]
+
+    def order(name: str) -> tuple[int, float]:
+        m = finished[name]
+        if name in tied_on_loss:
+            return 0, m["gap"]
+        return (1, _bad_epoch_loss(m)) if name in tied else (2, -m["val_accuracy"])
+
+    return [
+        Ranked(i, name, name in tied, name in tied_on_loss, finished[name])
+        for i, name in enumerate(sorted(finished, key=order), 1)
+    ]
+
+
+def _bad_epoch_loss(metrics: Mapping[str, Any]) -> float:
+    return float(metrics["val_loss"] + metrics["val_loss_std"])

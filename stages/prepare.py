@@ -1,0 +1,55 @@
+"""Get CIFAR-10, keep the chosen classes, split them into train, val and test, and show what they look like."""
+
+from pathlib import Path
+
+import torch
+
+from cifar2 import cifar10, dataset, errors, figures, files, params
+
+PREPARED = Path("data/prepared")
+METRICS = Path("metrics/prepare.json")
+FIGURES = Path("metrics/figures")
+
+
+def main() -> None:
+    settings = params.load()
+    data = cifar10.load(settings.data.sources, Path(settings.data.folder))
+    train_index, val_index = dataset.split_indices(
+        len(data.train_labels), settings.data.val_fraction, settings.data.split_seed
+    )
+    parts = {
+        "train": (data.train_images, data.train_labels, train_index),
+        "val": (data.train_images, data.train_labels, val_index),
+        "test": (data.test_images, data.test_labels, torch.arange(len(data.test_labels))),
+    }
+    splits = {
+        name: dataset.select(
+            torch.from_numpy(images), torch.from_numpy(labels), index, cifar10.CLASSES, settings.data.classes
+        )
+        for name, (images, labels, index) in parts.items()
+    }
+    train = splits["train"]
+    counts = {
+        name: dict(zip(split.classes, split.labels.bincount(minlength=len(split.classes)).tolist(), strict=True))
+        for name, split in splits.items()
+    }
+    mean, std = dataset.channel_statistics(train.images)
+    normalised = dataset.normalise(train.images, settings.normalise.mean, settings.normalise.std)
+
+    for name, split in splits.items():
+        dataset.save(PREPARED / f"{name}.safetensors", split)
+    figures.write(FIGURES / "samples.png", figures.samples(train.images, normalised, train.labels, train.classes))
+    figures.write(FIGURES / "class_distribution.png", figures.class_distribution(counts))
+    files.write_json(
+        METRICS,
+        {
+            **{f"n_{name}": len(split.labels) for name, split in splits.items()},
+            "class_counts": counts,
+            "channel_mean": dict(zip(figures.CHANNELS, mean, strict=True)),
+            "channel_std": dict(zip(figures.CHANNELS, std, strict=True)),
+        },
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)

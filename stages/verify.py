@@ -1,0 +1,69 @@
+"""Prove backpropagation and SGD right before anything is trained with them; a failed check fails the stage."""
+
+from pathlib import Path
+
+import torch
+
+from cifar2 import dataset, errors, figures, files, gradcheck, models, params, sgdcheck, training
+
+TRAIN = Path("data/prepared/train.safetensors")
+METRICS = Path("metrics/verify.json")
+FIGURE = Path("metrics/figures/gradient_errors.png")
+# Training depends on this file.  It says what passed and no number, so that a last digit that differs on another
+# machine does not retrain everything.
+GATE = Path("data/verified.json")
+
+
+def main() -> None:
+    everything = params.load()
+    settings = everything.verify
+    split = dataset.load(TRAIN)
+    images = training.examples(split, everything.normalise)
+    x, y = images.x[:512].flatten(1), images.y[:512]
+    card = models.describe("verify", everything.train, everything.normalise, split.classes)
+    full = gradcheck.Case(card.n_l, card.activation, "identity", training.LOSS, 32)
+    network = models.build(card, settings.seed).double()
+
+    checks = [
+        (case, gradcheck.check(case, settings.seed))
+        for case in gradcheck.cases(settings.depths, settings.widths, settings.activations, settings.batch_sizes)
+    ]
+    on_images = gradcheck.check_directions(
+        network, x[: full.batch_size].double(), y[: full.batch_size], full.loss, settings.directions, settings.seed
+    )
+    checks.append((full, on_images))
+    trajectories = {
+        f"SGD {name}, {str(dtype).removeprefix('torch.')}": sgdcheck.trajectory_difference(
+            x.to(dtype), y, len(split.classes), hyperparameters, settings.sgd_steps, settings.seed
+        )
+        for name, hyperparameters in sgdcheck.HYPERPARAMETERS.items()
+        for dtype in (torch.float32, torch.float64)
+    }
+
+    tolerances = gradcheck.Errors(settings.autograd_tolerance, settings.finite_difference_tolerance)
+    failed = [
+        f"{case}: relative error {error:.1e} against {method}, tolerance {tolerance:.1e}"
+        for case, found in checks
+        for method, error, tolerance in zip(found._fields, found, tolerances, strict=True)
+        if not error <= tolerance
+    ] + [f"{name}: differs from torch.optim.SGD by {d:.1e}" for name, d in trajectories.items() if d != 0]
+
+    # The numbers and the picture are written also when a check failed: they show where.
+    figures.write(FIGURE, figures.gradient_errors(checks, tolerances))
+    files.write_json(
+        METRICS,
+        {
+            "backprop_vs_autograd_max_rel_error": max(found.autograd for _, found in checks),
+            "backprop_vs_finite_difference_max_rel_error": max(found.finite_difference for _, found in checks),
+            "sgd_vs_torch_max_abs_diff": max(trajectories.values()),
+            "n_checks": len(checks) + len(trajectories),
+            "passed": not failed,
+        },
+    )
+    if failed:
+        raise errors.UserError(f"verification failed in {len(failed)} of its checks; {failed[0]}")
+    files.write_json(GATE, {"passed": [*(str(case) for case, _ in checks), *trajectories]})
+
+
+if __name__ == "__main__":
+    errors.run(main)
