@@ -57,9 +57,12 @@ def samples(images: Tensor, normalised: Tensor, labels: Tensor, classes: Sequenc
             for axes in grid[row]:
                 axes.set_axis_off()
             grid[row][0].set_axis_on()
+            grid[row][0].spines[:].set_visible(False)
             grid[row][0].set(xticks=[], yticks=[])
             grid[row][0].set_ylabel(f"{name}\n{when}")
-    pictures.suptitle(f"Training images; normalised values {low:.2f} to {high:.2f} drawn as black to white")
+    pictures.suptitle(
+        f"Normalisation moves the scale, not the picture: {low:.2f} to {high:.2f} drawn as black to white"
+    )
 
     before, after = values.subplots(1, 2, sharey=True)
     for axes, source, title, bounds in (

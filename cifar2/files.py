@@ -85,6 +85,19 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     write(path, text.getvalue().encode())
 
 
+def join_csv(paths: Sequence[Path]) -> bytes:
+    """The lines of several CSV files with the same columns, as one file's content.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    header, rows = b"", b""
+    for path in paths:
+        header, _, lines = read(path).partition(b"\n")
+        rows += lines
+    return header + b"\n" + rows
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write ``tensors`` as safetensors, with ``about`` as a JSON object in the header."""
     # One metadata key only: safetensors keeps several in a hash map, whose order changes from run to run.

@@ -1,6 +1,5 @@
 """Classifiers on disk: what one needs to know to build and use them, and their weights."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -78,11 +77,6 @@ def load(path: Path) -> tuple[Card, dict[str, MyNet]]:
     except (KeyError, ValidationError, RuntimeError) as error:
         raise files.damaged(path, " ".join(str(error).split())) from error
     return card, models
-
-
-def n_parameters(card: Card) -> int:
-    """The number of weights and biases."""
-    return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(card.n_l))
 
 
 @torch.no_grad()

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cifar2 import dataset, models
+from cifar2 import dataset, files, models
 from cifar2.mynet import LOSSES, MyNet, backpropagation, gradients
 from cifar2.params import Configuration, Normalise, Train
 from cifar2.sgd import SGD
@@ -157,22 +158,31 @@ def standard_error(values: Tensor) -> float:
     return math.sqrt(variance)
 
 
-def summarise(curves: Sequence[Sequence[Epoch]], train: Sequence[Scores], val: Sequence[Scores]) -> dict[str, Any]:
-    """The numbers by which a configuration is judged, from its runs: one curve and two scores a seed.
+def summarise(
+    curves: Sequence[Sequence[Epoch]], networks: Sequence[MyNet], train: Examples, val: Examples
+) -> dict[str, Any]:
+    """The numbers by which a configuration is judged, from its runs: one curve and one trained network a seed.
 
     All are means over the seeds, of the weights after the last epoch.  ``val_accuracy_se`` and ``val_loss_se`` are
     standard errors (see :func:`standard_error`), ``val_loss_std`` is how much the validation loss still moves: its
     standard deviation over the last ``STEADY_EPOCHS`` epochs; ``gap`` is training minus validation accuracy.
     """
-    train_accuracy = fmean(s.accuracy for s in train)
-    val_accuracy = fmean(s.accuracy for s in val)
+    on_val = [score(network, val) for network in networks]
+    val_accuracy = fmean(s.accuracy for s in on_val)
+    train_accuracy = fmean(score(network, train).accuracy for network in networks)
     last = [[epoch.val_loss for epoch in curve[-STEADY_EPOCHS:] if epoch.val_loss is not None] for curve in curves]
     return {
         "val_accuracy": val_accuracy,
-        "val_accuracy_se": standard_error(torch.stack([s.correct for s in val])),
-        "val_loss": fmean(s.loss for s in val),
-        "val_loss_se": standard_error(torch.stack([s.losses for s in val])),
+        "val_accuracy_se": standard_error(torch.stack([s.correct for s in on_val])),
+        "val_loss": fmean(s.loss for s in on_val),
+        "val_loss_se": standard_error(torch.stack([s.losses for s in on_val])),
         "val_loss_std": fmean(map(pstdev, last)),
         "train_accuracy": train_accuracy,
         "gap": train_accuracy - val_accuracy,
     }
+
+
+def write_curves(path: Path, configuration: str, curves: Sequence[Sequence[Epoch]]) -> None:
+    """Write the curves of a configuration's runs as CSV, one line an epoch."""
+    rows = [(configuration, *epoch) for curve in curves for epoch in curve]
+    files.write_csv(path, ("configuration", *Epoch._fields), rows)

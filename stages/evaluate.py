@@ -28,7 +28,7 @@ def main() -> None:
     metrics = evaluation.classification_metrics(probabilities, test.labels, test.classes)
     wrong = evaluation.most_confident_mistakes(probabilities, test.labels, N_MISTAKES)
     captions = [
-        f"{test.classes[test.labels[i]]}, taken for\n{test.classes[predicted[i]]} ({probabilities[i].max():.1%})"
+        f"{test.classes[test.labels[i]]}, taken for\n{test.classes[predicted[i]]} ({probabilities[i].max():.2%})"
         for i in wrong
     ]
 

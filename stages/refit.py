@@ -39,7 +39,7 @@ def main() -> None:
             ) from None
 
     models.save(Path("data/models/final.safetensors"), card, {"final": network})
-    files.write_csv(Path("metrics/refit_curve.csv"), training.Epoch._fields, curve)
+    training.write_curves(Path("metrics/refit_curve.csv"), name, [curve])
     files.write_json(
         Path("metrics/refit.json"),
         {

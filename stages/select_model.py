@@ -5,6 +5,7 @@ from pathlib import Path
 from cifar2 import errors, figures, files, params, selection
 
 TRAINED = Path("metrics/train")
+CURVES = Path("metrics/curves")
 MODELS = Path("data/models/train")
 
 
@@ -15,6 +16,7 @@ def main() -> None:
     selected = ranked[0].name
     # The seeds' models of the winner, for evaluate: it can then depend on them and on no loser's.
     files.write(Path("data/models/selected/mlp.safetensors"), files.read(MODELS / f"{selected}.safetensors"))
+    files.write(Path("metrics/curves.csv"), files.join_csv([CURVES / f"{name}.csv" for name in settings.configs]))
     columns = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "val_loss_std", "train_accuracy", "gap")
     files.write_csv(
         Path("metrics/ranking.csv"),

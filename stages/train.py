@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from cifar2 import dataset, errors, files, models, params, training
-from cifar2.mynet import MyNet
 from cifar2.progress import Progress
 
 TRAIN, VAL = Path("data/prepared/train.safetensors"), Path("data/prepared/val.safetensors")
@@ -23,7 +22,7 @@ def main() -> None:
     train, val = (training.examples(part, everything.normalise) for part in (split, dataset.load(VAL)))
     card = models.describe(name, settings, everything.normalise, split.classes)
     status = "finished"
-    networks: dict[str, MyNet] = {}
+    networks = {}
     curves: list[list[training.Epoch]] = []
     with Progress(name, len(settings.seeds) * settings.epochs) as progress:
         try:
@@ -38,21 +37,20 @@ def main() -> None:
             status = f"diverged at {reason}"
             print(f"{name} {status}")
 
-    finished = status == "finished"
-    summary = (
-        training.summarise(
-            curves,
-            [training.score(n, train) for n in networks.values()],
-            [training.score(n, val) for n in networks.values()],
-        )
-        if finished
-        else dict.fromkeys(training.SUMMARY)
-    )
+    if status == "finished":
+        summary = training.summarise(curves, list(networks.values()), train, val)
+    else:
+        summary = dict.fromkeys(training.SUMMARY)  # no number instead of a NaN
     models.save(Path(f"data/models/train/{name}.safetensors"), card, networks)
-    files.write_csv(Path(f"metrics/curves/{name}.csv"), training.Epoch._fields, [e for curve in curves for e in curve])
+    training.write_curves(Path(f"metrics/curves/{name}.csv"), name, curves)
     files.write_json(
         Path(f"metrics/train/{name}.json"),
-        {"status": status, **summary, "n_seeds": len(settings.seeds), "n_parameters": models.n_parameters(card)},
+        {
+            "status": status,
+            **summary,
+            "n_seeds": len(settings.seeds),
+            "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        },
     )
 
 

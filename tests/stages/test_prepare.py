@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cifar2 import cifar10, dataset
+
+RNG = np.random.default_rng(0)
+DATA = cifar10.Cifar10(
+    RNG.integers(0, 256, (400, 3, 32, 32), np.uint8),
+    RNG.integers(0, 10, 400).astype(np.uint8),
+    RNG.integers(0, 256, (100, 3, 32, 32), np.uint8),
+    RNG.integers(0, 10, 100).astype(np.uint8),
+)
+OUTPUTS = {
+    "data/prepared/train.safetensors",
+    "data/prepared/val.safetensors",
+    "data/prepared/test.safetensors",
+    "metrics/prepare.json",
+    "metrics/figures/samples.png",
+    "metrics/figures/class_distribution.png",
+}
+
+
+@pytest.fixture(autouse=True)
+def small_cifar10(monkeypatch):
+    monkeypatch.setattr(cifar10, "load", lambda sources, folder: DATA)
+
+
+def splits():
+    return {n: dataset.load(Path(f"data/prepared/{n}.safetensors")) for n in ("train", "val", "test")}
+
+
+def test_the_parts_hold_exactly_the_chosen_classes_pictures(project, run_stage):
+    run_stage("prepare.py")
+    found = splits()
+    wanted = np.flatnonzero(np.isin(DATA.train_labels, [0, 2]))
+    assert torch.cat([found["train"].index, found["val"].index]).sort().values.tolist() == wanted.tolist()
+    assert found["test"].index.tolist() == np.flatnonzero(np.isin(DATA.test_labels, [0, 2])).tolist()
+    for name, (images, labels) in {"val": DATA[:2], "test": DATA[2:]}.items():
+        split = found[name]
+        assert np.array_equal(split.images.numpy(), images[split.index])
+        assert np.array_equal(split.labels.numpy() * 2, labels[split.index])
+
+
+def test_the_metrics_are_those_of_the_files(project, run_stage):
+    run_stage("prepare.py")
+    metrics, found = json.loads(Path("metrics/prepare.json").read_text()), splits()
+    for name, split in found.items():
+        assert metrics[f"n_{name}"] == len(split.labels)
+        assert metrics["class_counts"][name] == {
+            "airplane": int((split.labels == 0).sum()),
+            "bird": int((split.labels == 1).sum()),
+        }
+    green = found["train"].images[:, 1].double() / 255
+    assert metrics["channel_mean"]["green"] == pytest.approx(green.mean().item())
+    assert metrics["channel_std"]["green"] == pytest.approx(green.std(correction=0).item())
+
+
+def test_a_second_run_writes_the_same_bytes(project, run_stage):
+    run_stage("prepare.py")
+    first = project.snapshot()
+    assert set(first) >= OUTPUTS
+    run_stage("prepare.py")
+    assert project.snapshot() == first
+
+
+def test_other_classes_get_their_labels_in_the_order_given(project, run_stage):
+    project.params["data"]["classes"] = ["truck", "cat", "frog"]
+    project.write_params()
+    run_stage("prepare.py")
+    test = splits()["test"]
+    assert test.classes == ("truck", "cat", "frog")
+    assert [DATA.test_labels[i] for i in test.index] == [(9, 3, 6)[label] for label in test.labels]
+
+
+def test_a_bad_parameter_leaves_everything_as_it_was(project, fails_with):
+    project.params["data"]["classes"] = ["airplane", "brid"]
+    project.write_params()
+    before = project.snapshot()
+    assert "data.classes.1: input should be 'airplane'" in fails_with("prepare.py")
+    assert project.snapshot() == before

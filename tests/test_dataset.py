@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from cifar2 import cifar10, dataset
+from cifar2.errors import UserError
+from tests.conftest import random_split
+
+
+def test_the_parts_of_a_split_are_disjoint_and_complete():
+    train, val = dataset.split_indices(1000, 0.1, seed=0)
+    assert (len(train), len(val)) == (900, 100)
+    assert torch.equal(torch.cat([train, val]).sort().values, torch.arange(1000))
+
+
+def test_a_split_is_its_seeds_alone():
+    state = torch.get_rng_state()
+    a, b, c = (dataset.split_indices(1000, 0.1, seed)[1] for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_classes_are_chosen_and_relabelled_in_the_order_given():
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 3, 32, 32)
+    labels = torch.tensor([2, 0, 1, 2, 0, 9], dtype=torch.uint8)
+    split = dataset.select(images, labels, torch.tensor([0, 1, 2, 4, 5]), cifar10.CLASSES, ["bird", "airplane"])
+    assert split.classes == ("bird", "airplane")
+    assert split.index.tolist() == [0, 1, 4]
+    assert split.labels.tolist() == [0, 1, 1]
+    assert split.labels.dtype == torch.int64
+    assert split.images[:, 0, 0, 0].tolist() == [0, 1, 4]
+
+
+def test_a_split_comes_back_from_disk(tmp_path):
+    split = random_split(5, 0, ("airplane", "bird", "cat"))
+    dataset.save(tmp_path / "s", split)
+    back = dataset.load(tmp_path / "s")
+    assert back.classes == split.classes
+    for name, dtype in (("images", torch.uint8), ("labels", torch.int64), ("index", torch.int64)):
+        assert torch.equal(getattr(back, name), getattr(split, name))
+        assert getattr(back, name).dtype == dtype
+
+
+def test_a_file_without_pictures_is_named(tmp_path):
+    from cifar2 import files
+
+    files.write_tensors(tmp_path / "s", {"labels": torch.zeros(1)}, {"classes": ["a", "b"]})
+    with pytest.raises(UserError, match=r"s is damaged \(it has no 'images'\)"):
+        dataset.load(tmp_path / "s")
+
+
+def test_joined_splits_hold_both():
+    a, b = random_split(3, 0), random_split(2, 1)
+    both = dataset.join(a, b)
+    assert torch.equal(both.images, torch.cat([a.images, b.images]))
+    assert torch.equal(both.labels, torch.cat([a.labels, b.labels]))
+    assert both.index.tolist() == [0, 1, 2, 0, 1]
+
+
+def test_normalising_moves_black_and_white_to_minus_one_and_one():
+    images = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 2, 2)
+    x = dataset.normalise(images, [0.5] * 3, [0.5] * 3)
+    assert x.dtype == torch.float32
+    torch.testing.assert_close(x[:, 0, 0, 0], torch.tensor([-1, 1, -0.6]))
+
+
+def test_normalising_agrees_with_torchvision():
+    from torchvision.transforms.v2.functional import normalize, to_dtype
+
+    images = random_split(4, 0).images
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
+    wanted = normalize(to_dtype(images, torch.float32, scale=True), mean, std)
+    torch.testing.assert_close(dataset.normalise(images, mean, std), wanted)
+    assert images.dtype == torch.uint8
+
+
+def test_channel_statistics_are_torchs():
+    images = random_split(20, 0).images
+    mean, std = dataset.channel_statistics(images)
+    x = images.double() / 255
+    torch.testing.assert_close(torch.tensor(mean, dtype=torch.float64), x.mean((0, 2, 3)))
+    torch.testing.assert_close(torch.tensor(std, dtype=torch.float64), x.std((0, 2, 3), correction=0))

@@ -1,0 +1,29 @@
+import pytest
+
+from cifar2.errors import UserError, run
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("what, where, what to do"), "error: what, where, what to do"),
+        (OSError(28, "No space left on device"), "error: the system: No space left on device"),
+        (PermissionError(13, "Permission denied", "metrics"), "error: metrics: Permission denied"),
+    ],
+)
+def test_a_fault_of_the_users_is_one_line_and_exit_code_1(error, line):
+    with pytest.raises(SystemExit) as stop:
+        run(raising(error))
+    assert stop.value.code == line
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run(raising(ZeroDivisionError()))

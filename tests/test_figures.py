@@ -1,0 +1,86 @@
+import io
+
+import matplotlib.image
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from cifar2 import dataset, figures, selection
+from cifar2.gradcheck import Case, Errors
+from tests.conftest import random_split
+
+MATRIX = [[862, 138], [175, 825]]
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text")))
+
+
+def test_a_figure_has_the_same_bytes_every_time_and_names_no_software(tmp_path):
+    for name in ("a", "b"):
+        figures.write(tmp_path / name, figures.confusion(MATRIX, ("airplane", "bird"), "title"))
+    content = (tmp_path / "a").read_bytes()
+    assert content == (tmp_path / "b").read_bytes()
+    assert b"tEXt" not in content
+    assert matplotlib.image.imread(io.BytesIO(content)).std() > 0
+
+
+def test_confusion_shows_counts_and_shares():
+    shown = texts(figures.confusion(MATRIX, ("airplane", "bird"), "2,000 test images"))
+    for text in ("862\n86.2%", "175\n17.5%", "2,000 test images", "predicted", "true"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("classes", [("airplane", "bird"), ("cat", "dog", "frog", "ship")])
+def test_samples_show_every_class_before_and_after(classes):
+    split = random_split(60, 0, classes)
+    x = dataset.normalise(split.images, [0.5] * 3, [0.5] * 3)
+    shown = texts(figures.samples(split.images, x, split.labels, classes))
+    for name in classes:
+        assert f"{name}\nas it is" in shown
+        assert f"{name}\nnormalised" in shown
+
+
+def test_samples_cope_with_a_class_of_few_pictures():
+    split = random_split(3, 0)
+    x = dataset.normalise(split.images, [0.5] * 3, [0.5] * 3)
+    assert "bird" in texts(figures.samples(split.images, x, split.labels, split.classes))
+
+
+def test_the_class_distribution_shows_counts_and_shares():
+    counts = {"train": {"airplane": 4518, "bird": 4506}, "test": {"airplane": 1000, "bird": 1000}}
+    shown = texts(figures.class_distribution(counts))
+    for text in ("train: 9,024 images", "4,518\n50.1%", "1,000\n50.0%"):
+        assert text in shown
+
+
+def test_gradient_errors_show_each_group_and_both_tolerances():
+    case = Case((5, 3), "relu", "identity", "cross_entropy", 4)
+    figure = figures.gradient_errors([(case, Errors(0.0, 1e-9))], Errors(1e-12, 1e-7))
+    shown = texts(figure)
+    for text in ("relu, cross entropy", "tolerance, autograd", "tolerance, central difference"):
+        assert text in shown
+    points = [c.get_offsets()[0][0] for c in figure.axes[0].collections]
+    assert points == [1e-17, 1e-9]
+
+
+def test_the_ranking_names_every_configuration_in_order():
+    m = {"val_accuracy": 0.85, "val_accuracy_se": 0.01, "val_loss": 0.5, "val_loss_se": 0.02, "val_loss_std": 0.01}
+    ranked = selection.rank({"a": m | {"gap": 0.2}, "b": m | {"gap": 0.1}, "c": m | {"val_accuracy": 0.7, "gap": 0.0}})
+    figure = figures.ranking(ranked, 3)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1  b", "2  a", "3  c"]
+    assert "3 seeds" in texts(figure)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_the_gallery_shows_each_picture_under_its_caption(n):
+    figure = figures.mistakes(random_split(8, 0).images[:n], [f"picture {i}" for i in range(n)], "title")
+    assert sum(bool(axes.images) for axes in figure.axes) == n
+    assert all(f"picture {i}" in texts(figure) for i in range(n))
+
+
+def test_pictures_are_shown_with_channels_last():
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    image[0, 0] = 200
+    (axes,) = [a for a in figures.mistakes(image, ["red"], "title").axes if a.images]
+    assert axes.images[0].get_array()[5, 5].tolist() == [200, 0, 0]

@@ -1,0 +1,100 @@
+import errno
+import json
+import os
+
+import pytest
+import torch
+
+from cifar2 import files
+from cifar2.errors import UserError
+
+
+def no_space(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_no_half_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    files.write(path, b"before")
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(UserError, match=r"a\.json cannot be written: No space left on device"):
+        files.write(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_a_file_is_one_line(tmp_path):
+    (tmp_path / "folder").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        files.write(tmp_path / "folder" / "a.json", b"")
+
+
+def test_a_write_replaces_a_link_and_not_what_it_points_to(tmp_path):
+    (tmp_path / "cached").write_bytes(b"cached")
+    (tmp_path / "out").hardlink_to(tmp_path / "cached")
+    files.write(tmp_path / "out", b"new")
+    assert (tmp_path / "cached").read_bytes() == b"cached"
+
+
+def test_json_comes_back(tmp_path):
+    files.write_json(tmp_path / "new" / "a.json", {"b": 1, "a": [0.1, None]})
+    assert files.read_json(tmp_path / "new" / "a.json") == {"b": 1, "a": [0.1, None]}
+
+
+def test_a_nan_is_no_metric(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
+def test_damaged_json_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json is damaged"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"a\.json is missing; `dvc repro` makes it"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_csv_has_a_header_and_empty_fields_for_none(tmp_path):
+    files.write_csv(tmp_path / "a.csv", ("x", "y"), [(1, None), (0.5, "b")])
+    assert (tmp_path / "a.csv").read_text() == "x,y\n1,\n0.5,b\n"
+
+
+def test_joined_csv_has_one_header(tmp_path):
+    for name in "ab":
+        files.write_csv(tmp_path / name, ("x",), [(name,)])
+    assert files.join_csv([tmp_path / "a", tmp_path / "b"]) == b"x\na\nb\n"
+
+
+def test_tensors_come_back_with_what_is_said_about_them(tmp_path):
+    tensors = {"w": torch.arange(6.0).view(2, 3).T, "n": torch.tensor([1, 2])}
+    files.write_tensors(tmp_path / "t", tensors, {"classes": ["a", "b"], "n": 1})
+    back, about = files.read_tensors(tmp_path / "t")
+    assert about == {"classes": ["a", "b"], "n": 1}
+    assert all(torch.equal(tensors[name], back[name]) for name in tensors)
+
+
+def test_tensors_are_written_with_the_same_bytes_every_time(tmp_path):
+    tensors = {name: torch.zeros(2) for name in "abcdefgh"}
+    for name in ("one", "two"):
+        files.write_tensors(tmp_path / name, tensors, {key: 1 for key in "abcdefgh"})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("cut", [0, 4, 20, -1])
+def test_truncated_tensors_are_named(tmp_path, cut):
+    files.write_tensors(tmp_path / "t", {"w": torch.zeros(5)}, {})
+    (tmp_path / "t").write_bytes((tmp_path / "t").read_bytes()[:cut])
+    with pytest.raises(UserError, match="t is damaged"):
+        files.read_tensors(tmp_path / "t")
+
+
+def test_tensors_from_elsewhere_are_named(tmp_path):
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "t").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(UserError, match="t is damaged"):
+        files.read_tensors(tmp_path / "t")

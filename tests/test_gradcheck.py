@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from cifar2 import gradcheck, mynet
+from cifar2.gradcheck import Case, check, check_directions, relative_error
+from cifar2.mynet import ACTIVATIONS, LOSSES, Activation, Loss, MyNet, backpropagation
+
+AUTOGRAD, DIFFERENCE = 1e-12, 1e-7
+CASES = gradcheck.cases([1, 2, 4], [3], list(ACTIVATIONS), [1, 5])
+# Square hidden layers: a transposed weight has the shape of the right one.
+DEEP = Case((5, 4, 4, 3), "tanh", "identity", "cross_entropy", 6)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_backpropagation_agrees_with_autograd_and_with_central_differences(case):
+    errors = check(case, seed=3)
+    assert errors.autograd <= AUTOGRAD
+    assert errors.finite_difference <= DIFFERENCE
+
+
+def test_the_cases_cover_both_losses_every_activation_and_single_outputs():
+    assert {c.loss for c in CASES} == set(LOSSES)
+    assert {c.activation for c in CASES} == set(ACTIVATIONS)
+    assert {len(c.n_l) - 1 for c in CASES} == {1, 2, 4}
+    assert {c.n_l[-1] for c in CASES} == {1, 3}
+    assert len(set(CASES)) == len(CASES)
+
+
+def wrong_sign(model, y_true, y_pred, loss="squared_error"):
+    backpropagation(model, y_true, y_pred, loss)
+    model.dL_db[1] = -model.dL_db[1]
+
+
+@torch.no_grad()
+def missing_derivative(model, y_true, y_pred, loss="squared_error"):
+    delta = LOSSES[loss].gradient(y_true, y_pred) * model.df[model.L](model.z[model.L])
+    for l in range(model.L, 0, -1):
+        model.dL_dw[l], model.dL_db[l] = delta.T @ model.a[l - 1], delta.sum(0)
+        if l > 1:
+            delta = delta @ model.w(l)
+
+
+@torch.no_grad()
+def transposed_weight(model, y_true, y_pred, loss="squared_error"):
+    delta = LOSSES[loss].gradient(y_true, y_pred) * model.df[model.L](model.z[model.L])
+    for l in range(model.L, 0, -1):
+        model.dL_dw[l], model.dL_db[l] = delta.T @ model.a[l - 1], delta.sum(0)
+        if l > 1:
+            w = model.w(l)
+            delta = (delta @ (w.T if w.shape[0] == w.shape[1] else w)) * model.df[l - 1](model.z[l - 1])
+
+
+def one_weight_a_thousandth_off(model, y_true, y_pred, loss="squared_error"):
+    backpropagation(model, y_true, y_pred, loss)
+    model.dL_dw[2].view(-1)[0] *= 1.001
+
+
+WRONG = [wrong_sign, missing_derivative, transposed_weight, one_weight_a_thousandth_off]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_backpropagation_is_caught_by_both_methods(monkeypatch, wrong):
+    monkeypatch.setattr(gradcheck, "backpropagation", wrong)
+    errors = check(DEEP, seed=3)
+    assert errors.autograd > 1e3 * AUTOGRAD
+    assert errors.finite_difference > 10 * DIFFERENCE
+
+
+@pytest.mark.parametrize("wrong", WRONG[:3])
+def test_a_wrong_backpropagation_is_caught_along_random_directions(monkeypatch, wrong):
+    torch.manual_seed(0)
+    model = MyNet((30, 20, 20, 2), "tanh", "identity").double()
+    x, y_true = torch.randn(8, 30, dtype=torch.float64), torch.randint(2, (8,))
+    arguments = (model, x, y_true, "cross_entropy", 3, 0)
+    assert check_directions(*arguments).finite_difference <= DIFFERENCE
+    monkeypatch.setattr(gradcheck, "backpropagation", wrong)
+    errors = check_directions(*arguments)
+    assert errors.autograd > 1e3 * AUTOGRAD
+    assert errors.finite_difference > 10 * DIFFERENCE
+
+
+def test_a_wrong_derivative_of_an_activation_is_caught(monkeypatch):
+    monkeypatch.setitem(mynet.ACTIVATIONS, "tanh", Activation(torch.tanh, lambda z: 1 - z**2))
+    errors = check(DEEP, seed=3)
+    assert min(errors) > 10 * DIFFERENCE
+
+
+def test_a_wrong_gradient_of_a_loss_is_caught(monkeypatch):
+    right = mynet.LOSSES["cross_entropy"]
+    monkeypatch.setitem(
+        mynet.LOSSES, "cross_entropy", Loss(right.value, lambda t, p: right.gradient(t, p) * len(t))
+    )
+    errors = check(DEEP, seed=3)
+    assert min(errors) > 10 * DIFFERENCE
+
+
+def test_the_parameters_are_left_as_they_were():
+    torch.manual_seed(0)
+    model = MyNet((4, 3, 2)).double()
+    before = [p.clone() for p in model.parameters()]
+    x, y_true = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    gradcheck.by_finite_differences(model, x, y_true, "squared_error")
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_the_relative_error_is_relative_to_the_largest_entry():
+    assert relative_error([torch.tensor([1.0, 0.0])], [torch.tensor([1.0, 0.5])]) == 0.5
+    assert relative_error([torch.zeros(2)], [torch.zeros(2)]) == 0
+    assert relative_error([torch.tensor([1.0]), torch.tensor([4.0])], [torch.tensor([2.0]), torch.tensor([4.0])]) == 0.25

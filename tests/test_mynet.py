@@ -1,0 +1,118 @@
+import pytest
+import torch
+from torch import nn
+
+from cifar2.mynet import ACTIVATIONS, LOSSES, MyNet, backpropagation, gradients
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return MyNet([4, 5, 3])
+
+
+def test_forward_is_the_same_as_the_layers_one_after_the_other(model):
+    x = torch.randn(7, 2, 2)
+    layers = nn.Sequential(nn.Flatten(), model.fc["1"], nn.Tanh(), model.fc["2"], nn.Tanh())
+    assert torch.equal(model(x), layers(x))
+
+
+def test_the_names_of_the_course(model):
+    x = torch.randn(7, 4)
+    y_pred = model(x)
+    assert model.L == 2
+    assert list(model.fc) == ["1", "2"]
+    assert torch.equal(model.a[0], x)
+    assert model.a[2] is y_pred
+    assert [tuple(model.z[l].shape) for l in (1, 2)] == [(7, 5), (7, 3)]
+    assert torch.equal(model.f[1](model.z[1]), model.a[1])
+    assert torch.equal(model.df[1](model.z[1]), 1 - torch.tanh(model.z[1]) ** 2)
+
+
+def test_gradients_have_the_shape_of_their_parameters(model):
+    backpropagation(model, torch.randn(7, 3), model(torch.randn(7, 4)))
+    for l in (1, 2):
+        assert model.dL_dw[l].shape == model.fc[str(l)].weight.shape
+        assert model.dL_db[l].shape == model.fc[str(l)].bias.shape
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 33])
+def test_the_gradient_is_autograds(model, batch_size):
+    x, y_true = torch.randn(batch_size, 4), torch.randn(batch_size, 3)
+    y_pred = model(x)
+    backpropagation(model, y_true, y_pred)
+    ((y_pred - y_true) ** 2).sum().backward()
+    for found, parameter in zip(gradients(model), model.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad)
+
+
+def test_autograd_is_neither_used_nor_disturbed(model):
+    y_pred = model(torch.randn(7, 4))
+    backpropagation(model, torch.randn(7, 3), y_pred)
+    assert all(not g.requires_grad for g in gradients(model))
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert y_pred.grad_fn is not None
+
+
+def test_a_forward_pass_without_autograd_is_enough(model):
+    x, y_true = torch.randn(7, 4), torch.randn(7, 3)
+    backpropagation(model, y_true, model(x))
+    with_graph = [g.clone() for g in gradients(model)]
+    with torch.no_grad():
+        y_pred = model(x)
+    backpropagation(model, y_true, y_pred)
+    assert all(torch.equal(a, b) for a, b in zip(with_graph, gradients(model), strict=True))
+
+
+def test_a_1d_target_means_the_same_as_a_column():
+    model = MyNet([4, 5, 1])
+    x, y_true = torch.randn(7, 4), torch.randn(7)
+    backpropagation(model, y_true, model(x))
+    flat = [g.clone() for g in gradients(model)]
+    backpropagation(model, y_true.unsqueeze(1), model(x))
+    assert all(torch.equal(a, b) for a, b in zip(flat, gradients(model), strict=True))
+    assert torch.equal(LOSSES["squared_error"].value(y_true, model(x)), ((model(x)[:, 0] - y_true) ** 2).sum())
+
+
+def test_a_1d_target_for_one_example_with_several_outputs(model):
+    backpropagation(model, torch.ones(3), model(torch.ones(1, 4)))
+    flat = [g.clone() for g in gradients(model)]
+    backpropagation(model, torch.ones(1, 3), model(torch.ones(1, 4)))
+    assert all(torch.equal(a, b) for a, b in zip(flat, gradients(model), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 7), (7, 1), (6, 3)])
+def test_a_target_that_does_not_fit_is_an_error_and_not_broadcast(model, shape):
+    with pytest.raises(ValueError, match="y_true has shape"):
+        backpropagation(model, torch.zeros(shape), model(torch.randn(7, 4)))
+
+
+def test_cross_entropy_is_torchs():
+    logits, labels = torch.randn(9, 4), torch.randint(4, (9,))
+    torch.testing.assert_close(
+        LOSSES["cross_entropy"].value(labels, logits), nn.functional.cross_entropy(logits, labels)
+    )
+
+
+def test_cross_entropy_stays_finite_for_huge_logits():
+    logits = torch.tensor([[1e4, -1e4]])
+    assert LOSSES["cross_entropy"].value(torch.tensor([1]), logits) == 2e4
+    assert torch.equal(LOSSES["cross_entropy"].gradient(torch.tensor([1]), logits), torch.tensor([[1.0, -1.0]]))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_derivative_of_an_activation_is_autograds(name):
+    z = torch.linspace(-3, 3, 13, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(ACTIVATIONS[name].f(z).sum(), z)
+    torch.testing.assert_close(ACTIVATIONS[name].df(z.detach()), slope)
+
+
+def test_the_output_may_have_an_activation_of_its_own():
+    model = MyNet([4, 5, 3], "relu", "identity")
+    model(torch.randn(7, 4))
+    assert torch.equal(model.a[2], model.z[2])
+    assert torch.equal(model.a[1], model.z[1].clamp(min=0))
+
+
+def test_the_network_of_the_original_has_its_number_of_parameters():
+    assert sum(p.numel() for p in MyNet([3072, 512, 128, 32, 2]).parameters()) == 1_643_234

@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from cifar2.sgd import SGD
+from cifar2.sgdcheck import HYPERPARAMETERS, trajectory_difference
+
+
+@pytest.fixture
+def data():
+    torch.manual_seed(0)
+    return torch.randn(64, 12), torch.randint(2, (64,))
+
+
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_trajectories_are_equal(data, name, dtype):
+    x, y = data
+    assert trajectory_difference(x.to(dtype), y, 2, HYPERPARAMETERS[name], steps=20, seed=0) == 0
+
+
+def seeded_with_zero(self, params, grads, momentum):
+    """The first gradient moves the parameters but never enters the velocity."""
+    fresh = [p for p in params if not self.state[p]]
+    right(self, params, grads, momentum)
+    for p, g in zip(params, grads, strict=True):
+        if p in set(fresh):
+            g_before = self.state[p]["momentum_buffer"].clone()
+            self.state[p]["momentum_buffer"].zero_()
+            g.copy_(g_before)
+
+
+right = SGD._accumulate
+
+
+def decayed_velocity(self, params, grads, momentum):
+    """Weighs the new gradient by 1 - momentum, as some other libraries do."""
+    right(self, params, [g * (1 - momentum) for g in grads], momentum)
+
+
+@pytest.mark.parametrize("wrong", [seeded_with_zero, decayed_velocity])
+def test_a_wrong_velocity_is_caught(data, monkeypatch, wrong):
+    monkeypatch.setattr(SGD, "_accumulate", wrong)
+    assert trajectory_difference(*data, 2, {"momentum": 0.9}, steps=3, seed=0) > 1e-6
+
+
+def test_weight_decay_that_is_forgotten_is_caught(data, monkeypatch):
+    update = SGD._update
+    monkeypatch.setattr(SGD, "_update", lambda *a, weight_decay, **k: update(*a, weight_decay=0, **k))
+    assert trajectory_difference(*data, 2, {"weight_decay": 0.01}, steps=3, seed=0) > 1e-6
