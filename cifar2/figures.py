@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # only the names: a stage that draws one figure does not depe
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#6e6e6e"
 CHANNELS = {"red": "#D55E00", "green": GREEN, "blue": BLUE}
 
+mpl.rcdefaults()  # a user's own matplotlibrc would change the bytes
 mpl.rcParams.update(
     {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.alpha": 0.3}
 )

@@ -53,7 +53,8 @@ def read(path: Path) -> bytes:
 
 def damaged(path: Path, reason: object) -> UserError:
     """The error for a file that is there and is not what it should be."""
-    return UserError(f"{path} is damaged ({reason}); delete it, then `dvc checkout` or `dvc repro` brings it back")
+    told = " ".join(str(reason).split())
+    return UserError(f"{path} is damaged ({told}); delete it, then `dvc checkout` or `dvc repro` brings it back")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -146,6 +146,7 @@ def relative_error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
     A central difference errs by the same amount in every entry, so that entries near zero cannot be held to an error
     relative to themselves.
     """
-    difference = max((a - b).abs().max().item() for a, b in zip(found, wanted, strict=True))
-    scale = max(t.abs().max().item() for t in (*found, *wanted))
-    return difference / scale if scale > 0 else 0.0
+    # torch's max keeps a NaN; Python's would lose it, and a gradient that is no number would pass.
+    difference = torch.stack([(a - b).abs().max() for a, b in zip(found, wanted, strict=True)]).max().item()
+    scale = torch.stack([t.abs().max() for t in (*found, *wanted)]).max().item()
+    return difference / scale if scale != 0 else 0.0

@@ -75,7 +75,7 @@ def load(path: Path) -> tuple[Card, dict[str, MyNet]]:
                 {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             )
     except (KeyError, ValidationError, RuntimeError) as error:
-        raise files.damaged(path, " ".join(str(error).split())) from error
+        raise files.damaged(path, error) from error
     return card, models
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HYPERPARAMETERS = ("lr", "momentum", "weight_decay", "nesterov")
+
 
 class SGD(torch.optim.Optimizer):
     """Drop-in for ``torch.optim.SGD``: learning-rate schedules and ``state_dict`` work as they do there.
@@ -56,7 +58,7 @@ class SGD(torch.optim.Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                self._update(params, [p.grad for p in params], **{k: group[k] for k in self.defaults})
+                self._update(params, [p.grad for p in params], **{name: group[name] for name in HYPERPARAMETERS})
         return loss
 
     def _update(

@@ -9,7 +9,7 @@ from cifar2.mynet import LOSSES, MyNet
 from cifar2.sgd import SGD
 
 # Without and with each of the two ideas, then Nesterov's variant.
-HYPERPARAMETERS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "weight decay": {"weight_decay": 0.01},
     "momentum": {"momentum": 0.9},
@@ -38,7 +38,7 @@ def trajectory_difference(
     ]
     schedules = [torch.optim.lr_scheduler.StepLR(optimizer, max(1, steps // 2), 0.5) for optimizer in optimizers]
     generator = torch.Generator().manual_seed(seed)
-    worst = 0.0
+    differences = []
     for _ in range(steps):
         batch = torch.randint(len(x), (32,), generator=generator)
         for model, optimizer, schedule in zip((ours, theirs), optimizers, schedules, strict=True):
@@ -46,9 +46,8 @@ def trajectory_difference(
             LOSSES["cross_entropy"].value(y[batch], model(x[batch])).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-            worst = max(worst, (a - b).abs().max().item())
-    return worst
+        differences += [(a - b).abs().max() for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)]
+    return torch.stack(differences).max().item()
 
 
 def _network(x: Tensor, n_classes: int, seed: int) -> MyNet:

@@ -32,13 +32,19 @@ class Project:
         self.folder = folder
         self.params = yaml.safe_load((ROOT / "params.yaml").read_text())
         self.params["train"] |= {"hidden": [8, 8], "epochs": 2, "batch_size": 16, "seeds": [0, 1]}
-        self.params["verify"] |= {"depths": [1, 2], "widths": [3], "batch_sizes": [1, 4], "sgd_steps": 5, "directions": 2}
+        self.params["verify"] |= {
+            "depths": [1, 2],
+            "widths": [3],
+            "batch_sizes": [1, 4],
+            "sgd_steps": 5,
+            "directions": 2,
+        }
         self.write_params()
         for seed, (name, n) in enumerate(SIZES.items()):
             dataset.save(folder / f"data/prepared/{name}.safetensors", random_split(n, seed))
 
     def write_params(self) -> None:
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.params))
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.params, sort_keys=False))
 
     def snapshot(self) -> dict[str, bytes]:
         return {str(p.relative_to(self.folder)): p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}

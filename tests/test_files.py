@@ -81,7 +81,7 @@ def test_tensors_come_back_with_what_is_said_about_them(tmp_path):
 def test_tensors_are_written_with_the_same_bytes_every_time(tmp_path):
     tensors = {name: torch.zeros(2) for name in "abcdefgh"}
     for name in ("one", "two"):
-        files.write_tensors(tmp_path / name, tensors, {key: 1 for key in "abcdefgh"})
+        files.write_tensors(tmp_path / name, tensors, dict.fromkeys("abcdefgh", 1))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 

@@ -87,9 +87,7 @@ def test_a_wrong_derivative_of_an_activation_is_caught(monkeypatch):
 
 def test_a_wrong_gradient_of_a_loss_is_caught(monkeypatch):
     right = mynet.LOSSES["cross_entropy"]
-    monkeypatch.setitem(
-        mynet.LOSSES, "cross_entropy", Loss(right.value, lambda t, p: right.gradient(t, p) * len(t))
-    )
+    monkeypatch.setitem(mynet.LOSSES, "cross_entropy", Loss(right.value, lambda t, p: right.gradient(t, p) * len(t)))
     errors = check(DEEP, seed=3)
     assert min(errors) > 10 * DIFFERENCE
 
@@ -106,4 +104,6 @@ def test_the_parameters_are_left_as_they_were():
 def test_the_relative_error_is_relative_to_the_largest_entry():
     assert relative_error([torch.tensor([1.0, 0.0])], [torch.tensor([1.0, 0.5])]) == 0.5
     assert relative_error([torch.zeros(2)], [torch.zeros(2)]) == 0
-    assert relative_error([torch.tensor([1.0]), torch.tensor([4.0])], [torch.tensor([2.0]), torch.tensor([4.0])]) == 0.25
+    assert (
+        relative_error([torch.tensor([1.0]), torch.tensor([4.0])], [torch.tensor([2.0]), torch.tensor([4.0])]) == 0.25
+    )

@@ -5,7 +5,12 @@ from cifar2 import files, models
 from cifar2.errors import UserError
 
 CARD = models.Card(
-    configuration="fine", n_l=(3072, 4, 2), activation="relu", classes=("airplane", "bird"), mean=(0.5,) * 3, std=(0.5,) * 3
+    configuration="fine",
+    n_l=(3072, 4, 2),
+    activation="relu",
+    classes=("airplane", "bird"),
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
 )
 
 

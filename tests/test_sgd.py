@@ -91,7 +91,10 @@ def test_its_state_moves_to_torchs_sgd_and_goes_on_there():
     for step in range(3):
         set_gradients(ours, step)
         a.step()
-    b.state = {q: a.state[p] | {"momentum_buffer": a.state[p]["momentum_buffer"].clone()} for p, q in zip(ours, theirs, strict=True)}
+    b.state = {
+        q: a.state[p] | {"momentum_buffer": a.state[p]["momentum_buffer"].clone()}
+        for p, q in zip(ours, theirs, strict=True)
+    }
     with torch.no_grad():
         for p, q in zip(ours, theirs, strict=True):
             q.copy_(p)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cifar2.sgd import SGD
-from cifar2.sgdcheck import HYPERPARAMETERS, trajectory_difference
+from cifar2.sgdcheck import VARIANTS, trajectory_difference
 
 
 @pytest.fixture
@@ -11,11 +11,11 @@ def data():
     return torch.randn(64, 12), torch.randint(2, (64,))
 
 
-@pytest.mark.parametrize("name", HYPERPARAMETERS)
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_trajectories_are_equal(data, name, dtype):
     x, y = data
-    assert trajectory_difference(x.to(dtype), y, 2, HYPERPARAMETERS[name], steps=20, seed=0) == 0
+    assert trajectory_difference(x.to(dtype), y, 2, VARIANTS[name], steps=20, seed=0) == 0
 
 
 def seeded_with_zero(self, params, grads, momentum):

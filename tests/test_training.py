@@ -12,9 +12,7 @@ CONFIGURATION = Configuration(lr=0.05, momentum=0.9, weight_decay=0.001)
 NORMALISE = Normalise(mean=[0.5] * 3, std=[0.5] * 3)
 CLASSES = ("airplane", "bird")
 # Small enough for float32 rounding not to grow much over the whole run.
-SETTINGS = Train(
-    hidden=[8, 8], activation="tanh", epochs=3, batch_size=16, seeds=[0], gradients="backpropagation"
-)
+SETTINGS = Train(hidden=[8, 8], activation="tanh", epochs=3, batch_size=16, seeds=[0], gradients="backpropagation")
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,7 @@ def test_a_gradient_that_is_no_number_fails_the_stage(project, fails_with, monke
     tanh = mynet.ACTIVATIONS["tanh"]
     monkeypatch.setitem(mynet.ACTIVATIONS, "tanh", tanh._replace(df=lambda z: torch.full_like(z, float("nan"))))
     assert "tanh" in fails_with("verify.py")
+    assert json.loads(Path("metrics/verify.json").read_text())["backprop_vs_autograd_max_rel_error"] is None
     assert not GATE.exists()
 
 
