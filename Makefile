@@ -4,17 +4,19 @@ VENV := .venv
 PYTHON ?= python3
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro compare test test-slow lint format lock clean
+.PHONY: help install repro compare test test-slow lint format readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 repro: install  ## get CIFAR-10, run what changed in the pipeline, show the metrics
 	dvc repro
-	dvc metrics show
+	@# Two tables, because one of all metrics is wider than any screen.
+	dvc metrics show metrics/train/*.json
+	dvc metrics show metrics/evaluate/*.json
 
 compare: install  ## compare the metrics of the last run with the committed ones
-	python tools/compare.py
+	python -m tools.compare
 
 test: install  ## run the tests (under five minutes on two cores)
 	pytest
@@ -30,6 +32,9 @@ lint: install  ## check style (ruff) and types (mypy)
 format: install  ## let ruff rewrite the code
 	ruff check --fix
 	ruff format
+
+readme: install  ## renew the numbers and transcripts in README.md, from the last commit
+	python -m tools.readme
 
 install: $(VENV)/installed  ## create .venv from the locked, hashed requirements
 

@@ -17,11 +17,7 @@ from typing import Any, NamedTuple
 
 from cifar2.errors import UserError
 
-RULE = (
-    "validation accuracy within one standard error of the best; then validation loss plus its standard deviation over "
-    "the last epochs within one standard error of the lowest; then the smallest gap between training and validation "
-    "accuracy"
-)
+RULE = "best val_accuracy; tied within one standard error: lowest val_loss + val_loss_std; tied again: smallest gap"
 
 
 class Ranked(NamedTuple):

@@ -45,8 +45,8 @@ def main() -> None:
         {
             **{f"n_{name}": len(split.labels) for name, split in splits.items()},
             "class_counts": counts,
-            "channel_mean": dict(zip(figures.CHANNELS, mean, strict=True)),
-            "channel_std": dict(zip(figures.CHANNELS, std, strict=True)),
+            "channel_mean": mean,
+            "channel_std": std,
         },
     )
 

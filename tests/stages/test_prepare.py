@@ -55,8 +55,8 @@ def test_the_metrics_are_those_of_the_files(project, run_stage):
             "bird": int((split.labels == 1).sum()),
         }
     green = found["train"].images[:, 1].double() / 255
-    assert metrics["channel_mean"]["green"] == pytest.approx(green.mean().item())
-    assert metrics["channel_std"]["green"] == pytest.approx(green.std(correction=0).item())
+    assert metrics["channel_mean"][1] == pytest.approx(green.mean().item())
+    assert metrics["channel_std"][1] == pytest.approx(green.std(correction=0).item())
 
 
 def test_a_second_run_writes_the_same_bytes(project, run_stage):

@@ -14,7 +14,7 @@ def test_it_writes_the_winner_its_models_and_a_table_of_all(trained, run_stage):
     assert {row["name"] for row in rows} == set(trained.params["configs"])
     assert select["selected"] == rows[0]["name"]
     assert select["best_per_family"] == {"mlp": rows[0]["name"]}
-    assert "within one standard error" in select["rule"]
+    assert "tied within one standard error" in select["rule"]
     assert select["configuration"] == trained.params["configs"][rows[0]["name"]] | {"nesterov": False}
     winner = Path(f"data/models/train/{rows[0]['name']}.safetensors")
     assert Path("data/models/selected/mlp.safetensors").read_bytes() == winner.read_bytes()

@@ -1,0 +1,156 @@
+"""The pipeline under DVC on the real images, with one epoch and one seed: minutes, hence marked slow."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+NAMES = ["precise", "fast", "fine", "balanced", "smooth"]
+
+
+def run(folder: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user of the clone in ``folder`` would, with its own modules."""
+    variables = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": "user.name",
+        "GIT_CONFIG_VALUE_0": "a",
+        "GIT_CONFIG_KEY_1": "user.email",
+        "GIT_CONFIG_VALUE_1": "a@example.org",
+    }
+    return subprocess.run(command, cwd=folder, env=variables | environment, check=check, capture_output=True, text=True)
+
+
+def edit(folder: Path, change) -> None:
+    path = folder / "params.yaml"
+    document = yaml.safe_load(path.read_text())
+    change(document)
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def quick(document) -> None:
+    document["train"] |= {"epochs": 1, "seeds": [0]}
+
+
+def new_clone(folder: Path) -> Path:
+    """The working tree as a fresh repository, with the download that ``make repro`` left where there is one."""
+    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    if (ROOT / "data/raw").exists():
+        shutil.copytree(ROOT / "data/raw", folder / "data/raw")
+    edit(folder, quick)
+    run(folder, "git", "init", "--quiet")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "--quiet", "-m", "clone")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    folder = new_clone(tmp_path_factory.mktemp("clone"))
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "--quiet", "--allow-empty", "-m", "results")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def as_committed(clone):
+    yield
+    run(clone, "git", "checkout", "--quiet", ".")
+
+
+def changed_stages(folder: Path) -> set[str]:
+    return set(json.loads(run(folder, "dvc", "status", "--json").stdout))
+
+
+def test_a_second_clone_with_another_home_and_one_thread_gets_the_same_bytes(clone, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    other = new_clone(tmp_path / "other")
+    run(other, "dvc", "repro", HOME=str(home), OMP_NUM_THREADS="1", PYTHONHASHSEED="7", TZ="Asia/Tokyo")
+    assert (other / "dvc.lock").read_bytes() == (clone / "dvc.lock").read_bytes()
+    for path in sorted((clone / "metrics").rglob("*")):
+        if path.is_file():
+            assert (other / path.relative_to(clone)).read_bytes() == path.read_bytes(), path
+
+
+def test_with_nothing_changed_nothing_runs(clone):
+    printed = run(clone, "dvc", "repro").stdout
+    assert "Running" not in printed
+    assert "Data and pipelines are up to date." in printed
+    assert not changed_stages(clone)
+
+
+def test_changing_a_configuration_changes_its_stage_and_the_selection_alone(clone):
+    edit(clone, lambda document: document["configs"]["fine"].update(lr=0.011))
+    assert changed_stages(clone) == {"train@fine", "select_model"}
+
+
+def test_adding_a_configuration_adds_a_stage(clone):
+    edit(clone, lambda d: d["configs"].update(bold={"lr": 0.05, "momentum": 0.5, "weight_decay": 0.0}))
+    assert changed_stages(clone) == {"train@bold", "select_model"}
+    listed = run(clone, "dvc", "stage", "list", "--name-only").stdout.split()
+    assert {f"train@{name}" for name in [*NAMES, "bold"]} <= set(listed)
+
+
+def test_changing_a_parameter_of_verify_trains_nothing_again(clone):
+    edit(clone, lambda document: document["verify"].update(seed=8))
+    printed = run(clone, "dvc", "repro").stdout
+    assert "Running stage 'verify'" in printed
+    assert "Running stage 'train" not in printed
+    assert "Running stage 'evaluate" not in printed
+
+
+def test_an_experiment_is_run_listed_and_compared(clone):
+    run(clone, "dvc", "exp", "run", "-n", "slower-fine", "-S", "configs.fine.lr=0.001")
+    listed = run(clone, "dvc", "exp", "show", "--csv").stdout
+    assert "slower-fine" in listed
+    params = json.loads(run(clone, "dvc", "params", "diff", "--json").stdout)
+    assert params == {"params.yaml": {"configs.fine.lr": {"old": 0.01, "new": 0.001, "diff": pytest.approx(-0.009)}}}
+    metrics = json.loads(run(clone, "dvc", "metrics", "diff", "--json").stdout)
+    assert "val_loss" in metrics["metrics/train/fine.json"]
+    assert "metrics/train/fast.json" not in metrics
+
+
+def test_the_plots_lay_the_configurations_over_each_other(clone, tmp_path):
+    done = run(clone, "dvc", "plots", "show", "-o", str(tmp_path / "plots"))
+    assert "failed" not in done.stdout + done.stderr
+    page = (tmp_path / "plots/index.html").read_text()
+    for title in ("Training loss", "Validation loss", "Training accuracy", "Validation accuracy"):
+        assert f"{title} by epoch" in page
+    for name in NAMES:
+        assert f'"configuration": "{name}"' in page
+    assert {p.name for p in (tmp_path / "plots/static").iterdir()} >= {
+        f"workspace_metrics_figures_{name}.png"
+        for name in ("samples", "class_distribution", "gradient_errors", "ranking", "confusion_mlp", "mistakes_mlp")
+    }
+
+
+def test_a_bad_parameter_stops_dvc_with_one_clear_line(clone):
+    edit(clone, lambda document: document["configs"]["fine"].update(lr=-1))
+    done = run(clone, "dvc", "repro", check=False)
+    assert done.returncode != 0
+    assert "error: params.yaml: configs.fine.lr: input should be greater than 0, not -1\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_configuration_at_all_stops_dvc_with_one_clear_line(clone):
+    edit(clone, lambda document: document.update(configs={}))
+    done = run(clone, "dvc", "repro", check=False)
+    assert done.returncode != 0
+    assert "configs: dictionary should have at least 1 item" in done.stderr
+    assert "Traceback" not in done.stderr

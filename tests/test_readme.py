@@ -1,0 +1,50 @@
+import json
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+from tools import readme
+
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_its_tables_are_those_of_the_committed_metrics():
+    (block,) = readme.RESULTS.finditer(TEXT)
+    wanted = readme.RESULTS.sub(lambda m: m[1] + readme.results(ROOT / "metrics") + m[2], block[0])
+    assert block[0] == wanted, "run `make readme`"
+
+
+def committed(path: str, key: str) -> object:
+    value = json.loads((ROOT / path).read_text())
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def test_the_values_before_a_change_in_its_transcripts_are_the_committed_ones():
+    rows = re.findall(r"^(metrics/\S+\.json) +(\S+) +(\S+) +\S+ +\S+$", TEXT, re.MULTILINE)
+    assert len(rows) > 3
+    for path, key, before in rows:
+        value = committed(path, key)
+        wanted = f"{value:.5g}" if isinstance(value, float) else str(value)
+        assert before == wanted or float(before) == pytest.approx(value, abs=1e-5), "run `make readme`"
+
+
+def test_it_links_to_files_that_exist():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
+
+
+def test_typed_lines_and_printed_lines_are_told_apart():
+    assert readme.commands("$ dvc repro\nnothing to do\n$ dvc push\n") == ["dvc repro", "dvc push"]
+
+
+def test_a_training_log_is_shortened(tmp_path):
+    block = "$ printf 'a\\nfine seed 0 epoch 1: x\\nfine seed 0 epoch 2: y\\nb\\n'\nold output\n"
+    assert readme.transcript(block, tmp_path, {"PATH": "/usr/bin:/bin"}).splitlines()[1:] == ["a", "...", "b"]
+
+
+def test_a_command_that_fails_leaves_the_readme_alone(tmp_path):
+    with pytest.raises(readme.subprocess.CalledProcessError):
+        readme.transcript("$ false\n", tmp_path, {"PATH": "/usr/bin:/bin"})
