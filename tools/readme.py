@@ -75,7 +75,7 @@ def transcript(block: str, clone: Path, environment: dict[str, str]) -> str:
         done = subprocess.run(  # noqa: S602 (the README's own commands)
             command, shell=True, cwd=clone, env=environment, check=True, text=True, capture_output=True
         )
-        lines += _shortened(done.stdout.rstrip().splitlines())
+        lines += _shortened(done.stdout.replace(str(clone), "cifar2").rstrip().splitlines())
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
