@@ -1,5 +1,6 @@
 # `make repro` and `make test` are all a newcomer needs; `make help` lists the rest.
-SHELL := /bin/sh
+# Not the default, so that an old make asks the shell, which knows the PATH below.
+SHELL := /bin/bash
 VENV := .venv
 PYTHON ?= python3
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -42,7 +43,7 @@ install: $(VENV)/installed  ## create .venv from the locked, hashed requirements
 $(VENV)/installed: requirements.txt requirements-uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	uv --version >/dev/null 2>&1 || $(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
 	uv pip sync --quiet --python $(VENV) --require-hashes requirements.txt requirements-uv.txt
 	uv pip install --quiet --python $(VENV) --no-deps --editable .

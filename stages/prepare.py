@@ -33,6 +33,10 @@ def main() -> None:
         name: dict(zip(split.classes, split.labels.bincount(minlength=len(split.classes)).tolist(), strict=True))
         for name, split in splits.items()
     }
+    for name, by_class in counts.items():
+        for label, count in by_class.items():
+            if count == 0:
+                raise errors.UserError(f"params.yaml: data.val_fraction leaves no {label} in {name}; choose another")
     mean, std = dataset.channel_statistics(train.images)
     normalised = dataset.normalise(train.images, settings.normalise.mean, settings.normalise.std)
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ import yaml
 from tests.conftest import ROOT
 from tools.compare import differences, hashes
 
+# A user may have git sign every commit.
+PLAIN_GIT = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 METRICS = {"config": "fine", "accuracy": 0.8435, "ci": [0.82, 0.86], "passed": True, "spread": None}
 
 
@@ -51,7 +54,7 @@ def repository(tmp_path):
     (tmp_path / "metrics/m.json").write_text(json.dumps(METRICS))
     (tmp_path / "dvc.lock").write_text("stages: {a: {outs: [{path: y, md5: '1'}]}}")
     for command in (["init"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a", "commit", "-m", "a"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True, env=PLAIN_GIT)
     return tmp_path
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,9 @@ def _imports(tree: ast.AST) -> set[str]:
             continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, "this walk reads absolute imports only"
+            assert node.level == 0, "this walk reads absolute imports only"
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         names |= _imports(node)
     # `import a.b` runs a/__init__.py too.
@@ -71,6 +74,16 @@ def test_the_walk_follows_imports_of_imports_and_inside_functions(tmp_path):
 
 def test_every_script_is_a_stage():
     assert {script(stage) for stage in STAGES} == {f"stages/{p.name}" for p in (ROOT / "stages").glob("*.py")}
+
+
+def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are():
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    assert {name.partition("@")[0] for name in lock} == set(STAGES)
+    for stage in lock.values():
+        for dep in stage["deps"]:
+            if dep["path"].endswith(".py"):
+                content = (ROOT / dep["path"]).read_bytes()
+                assert hashlib.md5(content).hexdigest() == dep["md5"], f"{dep['path']} changed: run `dvc repro`"
 
 
 def test_only_evaluate_depends_on_the_test_split():

@@ -22,6 +22,7 @@ def run(folder: Path, *command: str, check: bool = True, **environment: str) -> 
     variables = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(folder),
+        "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_COUNT": "2",
         "GIT_CONFIG_KEY_0": "user.name",
         "GIT_CONFIG_VALUE_0": "a",
@@ -71,6 +72,7 @@ def clone(tmp_path_factory):
 def as_committed(clone):
     yield
     run(clone, "git", "checkout", "--quiet", ".")
+    run(clone, "dvc", "checkout", "--quiet")
 
 
 def changed_stages(folder: Path) -> set[str]:

@@ -19,14 +19,11 @@ def test_the_trajectories_are_equal(data, name, dtype):
 
 
 def seeded_with_zero(self, params, grads, momentum):
-    """The first gradient moves the parameters but never enters the velocity."""
+    """The velocity starts as zero and the first gradient is lost.  (Zero plus that gradient would be right.)"""
     fresh = [p for p in params if not self.state[p]]
     right(self, params, grads, momentum)
-    for p, g in zip(params, grads, strict=True):
-        if p in set(fresh):
-            g_before = self.state[p]["momentum_buffer"].clone()
-            self.state[p]["momentum_buffer"].zero_()
-            g.copy_(g_before)
+    for p in fresh:
+        self.state[p]["momentum_buffer"].zero_()
 
 
 right = SGD._accumulate

@@ -36,7 +36,7 @@ def results(metrics: Path) -> str:
         f"(mean and standard deviation) | {seeds} seeds |",
         f"| ROC AUC of the final model | {evaluate['roc_auc']:.4f} | {evaluate['n_test']:,} test images |",
         f"| backpropagation by hand against autograd | relative error at most "
-        f"{verify['backprop_vs_autograd_max_rel_error']:.0e} | {verify['n_checks']} checks, float64 |",
+        f"{verify['backprop_vs_autograd_max_rel_error']:.0e} | {verify['n_checks']} checks with the rows below |",
         f"| backpropagation by hand against central differences | relative error at most "
         f"{verify['backprop_vs_finite_difference_max_rel_error']:.0e} | the same |",
         f"| SGD by hand against `torch.optim.SGD` | largest difference {verify['sgd_vs_torch_max_abs_diff']:g} | "

@@ -76,6 +76,15 @@ def test_other_classes_get_their_labels_in_the_order_given(project, run_stage):
     assert [DATA.test_labels[i] for i in test.index] == [(9, 3, 6)[label] for label in test.labels]
 
 
+@pytest.mark.parametrize("val_fraction", [1e-5, 0.99999])
+def test_a_part_without_pictures_is_one_line_and_nothing_is_written(project, fails_with, val_fraction):
+    project.params["data"]["val_fraction"] = val_fraction
+    project.write_params()
+    before = project.snapshot()
+    assert "data.val_fraction leaves no" in fails_with("prepare.py")
+    assert project.snapshot() == before
+
+
 def test_a_bad_parameter_leaves_everything_as_it_was(project, fails_with):
     project.params["data"]["classes"] = ["airplane", "brid"]
     project.write_params()
