@@ -62,11 +62,11 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     write(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object written by an earlier stage.
+def read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """Read a JSON object written by an earlier stage, which must have ``keys``.
 
     Raises:
-        UserError: it is missing, or not a JSON object.
+        UserError: it is missing, not a JSON object, or lacks a key.
     """
     try:
         document = json.loads(read(path))
@@ -74,6 +74,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise damaged(path, error) from error
     if not isinstance(document, dict):
         raise damaged(path, "not a JSON object")
+    for key in keys:
+        if key not in document:
+            raise damaged(path, f"it has no {key}")
     return document
 
 

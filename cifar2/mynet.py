@@ -65,6 +65,8 @@ def _cross_entropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
 
 
 def _cross_entropy_gradient(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    if y_true.shape != y_pred.shape[:1]:
+        raise ValueError(f"y_true has shape {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}")
     gradient = torch.softmax(y_pred, 1)
     gradient[torch.arange(len(y_true)), y_true] -= 1
     return gradient / len(y_true)

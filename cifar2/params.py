@@ -138,10 +138,10 @@ def load(path: Path = Path("params.yaml")) -> Params:
         return Params.model_validate(document)
     except FileNotFoundError:
         raise UserError(f"{path} is not here; run from the folder that holds it") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise UserError(f"{path}: {'; '.join(map(_line, error.errors()))}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, a date that does not exist
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _line(fault: ErrorDetails) -> str:

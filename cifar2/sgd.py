@@ -24,7 +24,7 @@ class SGD(torch.optim.Optimizer):
 
     Args:
         params: the parameters, or groups of them.
-        lr: learning rate, above 0 (0 is allowed, for schedules that start there).
+        lr: learning rate, 0 or above.
         momentum: 0 or above; 0 keeps no velocity.
         weight_decay: 0 or above; times the parameter, it is added to the gradient (L2).
         nesterov: look ahead along the velocity; needs a momentum above 0.

@@ -17,7 +17,7 @@ def main() -> None:
     test = dataset.load(TEST)
     card, final = models.load(Path("data/models/final.safetensors"))
     _, seeds = models.load(Path(f"data/models/selected/{family}.safetensors"))
-    refit = files.read_json(Path("metrics/refit.json"))
+    refit = files.read_json(Path("metrics/refit.json"), ("val_accuracy", "train_accuracy"))
 
     x = dataset.normalise(test.images, card.mean, card.std)
     probabilities = models.probabilities(final["final"], x)

@@ -14,10 +14,10 @@ SELECTED = Path("metrics/select.json")
 def main() -> None:
     everything = params.load()
     settings, refit = everything.train, everything.refit
-    selected = files.read_json(SELECTED)
+    selected = files.read_json(SELECTED, ("selected", "configuration"))
     try:
         name, configuration = selected["selected"], params.Configuration.model_validate(selected["configuration"])
-    except (KeyError, ValidationError) as error:
+    except ValidationError as error:
         raise files.damaged(SELECTED, error) from error
 
     splits = dataset.load(TRAIN), dataset.load(VAL)

@@ -38,7 +38,7 @@ def test_a_write_replaces_a_link_and_not_what_it_points_to(tmp_path):
 
 def test_json_comes_back(tmp_path):
     files.write_json(tmp_path / "new" / "a.json", {"b": 1, "a": [0.1, None]})
-    assert files.read_json(tmp_path / "new" / "a.json") == {"b": 1, "a": [0.1, None]}
+    assert files.read_json(tmp_path / "new" / "a.json", "ab") == {"b": 1, "a": [0.1, None]}
 
 
 def test_a_nan_is_no_metric(tmp_path):
@@ -47,16 +47,16 @@ def test_a_nan_is_no_metric(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"{}"])
 def test_damaged_json_is_named(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json is damaged"):
-        files.read_json(tmp_path / "a.json")
+        files.read_json(tmp_path / "a.json", "a")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"a\.json is missing; `dvc repro` makes it"):
-        files.read_json(tmp_path / "a.json")
+        files.read_json(tmp_path / "a.json", "a")
 
 
 def test_csv_has_a_header_and_empty_fields_for_none(tmp_path):

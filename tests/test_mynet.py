@@ -87,6 +87,12 @@ def test_a_target_that_does_not_fit_is_an_error_and_not_broadcast(model, shape):
         backpropagation(model, torch.zeros(shape), model(torch.randn(7, 4)))
 
 
+@pytest.mark.parametrize("shape", [(5,), (8,), (7, 1), ()])
+def test_labels_that_do_not_fit_are_an_error(model, shape):
+    with pytest.raises(ValueError, match="y_true has shape"):
+        backpropagation(model, torch.zeros(shape, dtype=torch.int64), model(torch.randn(7, 4)), "cross_entropy")
+
+
 def test_cross_entropy_is_torchs():
     logits, labels = torch.randn(9, 4), torch.randint(4, (9,))
     torch.testing.assert_close(

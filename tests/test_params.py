@@ -72,7 +72,7 @@ def test_a_missing_key_is_named(tmp_path, document):
         load(tmp_path, document)
 
 
-@pytest.mark.parametrize("text", ["a: [1, 2", "\x00", "a: b: c", "- 1\n- 2", ""])
+@pytest.mark.parametrize("text", ["a: [1, 2", "\x00", "a: b: c", "- 1\n- 2", "", "a: 2001-99-99"])
 def test_a_file_that_is_no_yaml_mapping_is_one_line(tmp_path, text):
     with pytest.raises(UserError) as fault:
         load(tmp_path, text)
