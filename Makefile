@@ -3,21 +3,25 @@
 SHELL := /bin/bash
 VENV := .venv
 PYTHON ?= python3
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro compare test test-slow lint format readme lock clean
+.PHONY: help install repro compare bench test test-slow lint format readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-repro: install  ## get CIFAR-10, run what changed in the pipeline, show the metrics
-	dvc repro
+repro: install  ## get CIFAR-10, run what changed in the pipeline, JOBS configurations at a time, show the metrics
+	python -m tools.repro --jobs $(JOBS)
 	@# Two tables, because one of all metrics is wider than any screen.
 	dvc metrics show metrics/train/*.json
 	dvc metrics show metrics/evaluate/*.json
 
 compare: install  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
+
+bench: install  ## measure how fast it is, against PyTorch (ten minutes; writes benchmarks/results.*)
+	python -m benchmarks
 
 test: install  ## run the tests (under five minutes on two cores)
 	pytest

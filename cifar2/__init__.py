@@ -5,6 +5,11 @@ The library knows nothing of DVC: the scripts in ``stages/`` read and write its 
 
 import os
 
-# MKL picks its matrix kernels by processor; the AVX2 ones give the same bits on Intel and AMD.  It reads the variable
-# at its first product, hence here, before any module of this package can ask for one.
+# Read by torch or the libraries below it when they are first used, hence here, before any module of this package asks
+# for one; what the user has set stays.
+# MKL picks its matrix kernels by processor; the AVX2 ones give the same bits on Intel and AMD.
 os.environ.setdefault("MKL_CBWR", "AVX2")
+# Large tensors in pages of 2 MB: picking examples at random misses the processor's page table less often.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# cuBLAS gives the same bits each time only with a workspace of its own.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

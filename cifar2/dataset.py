@@ -87,7 +87,7 @@ def join(first: Split, second: Split) -> Split:
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Turn uint8 pictures (N x 3 x 32 x 32) into float32: scaled to 0..1, then (value - mean) / std per channel."""
-    mean_, std_ = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+    mean_, std_ = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (mean, std))
     return images.float().div_(255).sub_(mean_).div_(std_)
 
 

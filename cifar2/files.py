@@ -10,6 +10,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from cifar2.errors import UserError
@@ -106,7 +107,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     """Write ``tensors`` as safetensors, with ``about`` as a JSON object in the header."""
     # One metadata key only: safetensors keeps several in a hash map, whose order changes from run to run.
     metadata = {"about": json.dumps(about, allow_nan=False)}
-    write(path, safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
+    # Cloned, since safetensors refuses tensors that are pieces of one memory, as the parameters of a network may be.
+    whole = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    write(path, safetensors.torch.save(whole, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -69,11 +69,19 @@ class Train(_Strict):
     batch_size: PositiveInt
     seeds: Annotated[list[Seed], Field(min_length=1)]
     gradients: Literal["backpropagation", "autograd"]
+    precision: Literal["float32", "bfloat16"]
+    device: Literal["cpu", "cuda", "mps", "auto"]
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed stands twice, and two equal runs are one")
+        return self
+
+    @model_validator(mode="after")
+    def _bfloat16_is_by_hand(self) -> Self:
+        if self.precision == "bfloat16" and self.gradients == "autograd":
+            raise ValueError("precision: bfloat16 needs gradients: backpropagation")
         return self
 
 

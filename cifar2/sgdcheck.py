@@ -1,11 +1,18 @@
-"""The hand-written SGD and ``torch.optim.SGD`` side by side, step by step, bit by bit."""
+"""Whole trajectories side by side: hand-written SGD and ``torch.optim.SGD``; what trains and what it stands for.
 
+SGD is compared bit by bit.  ``InPlace`` adds up in another order than ``backpropagation`` followed by ``SGD``, and is
+compared in float64, where that leaves a difference far below any that a wrong formula would.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cifar2.mynet import LOSSES, MyNet
+from cifar2.gradcheck import relative_error
+from cifar2.inplace import InPlace
+from cifar2.mynet import LOSSES, MyNet, backpropagation, gradients
 from cifar2.sgd import SGD
 
 # Without and with each of the two ideas, then Nesterov's variant.
@@ -31,7 +38,7 @@ def trajectory_difference(
         steps: number of steps, each on 32 random examples.
         seed: of the networks and the batches.
     """
-    ours, theirs = (_network(x, n_classes, seed) for _ in range(2))
+    ours, theirs = (_network((x.shape[1], 16, n_classes), "tanh", seed).to(x.dtype) for _ in range(2))
     optimizers = [
         SGD(ours.parameters(), lr=0.02, **hyperparameters),
         torch.optim.SGD(theirs.parameters(), lr=0.02, **hyperparameters),
@@ -50,7 +57,47 @@ def trajectory_difference(
     return torch.stack(differences).max().item()
 
 
-def _network(x: Tensor, n_classes: int, seed: int) -> MyNet:
+def inplace_difference(
+    x: Tensor,
+    y: Tensor,
+    n_l: Sequence[int],
+    activation: str,
+    hyperparameters: dict[str, Any],
+    batch_size: int,
+    epochs: int,
+    seed: int,
+) -> float:
+    """Train two equal networks, one by ``InPlace`` and one by ``backpropagation`` and ``SGD``.
+
+    Args:
+        x: N x features, float64.
+        y: N labels.
+        n_l: units of each layer of the networks.
+        activation: of their hidden layers.
+        hyperparameters: what both get besides the learning rate.
+        batch_size: examples a step.
+        epochs: passes over ``x``.
+        seed: of the networks and the order of the examples.
+
+    Returns:
+        The largest difference between their parameters at the end, relative to the largest parameter.
+    """
+    in_place, apart = (_network(n_l, activation, seed).double() for _ in range(2))
+    descent = InPlace(in_place, activation, x, y, batch_size, lr=0.02, **hyperparameters)
+    optimizer = SGD(apart.parameters(), lr=0.02, **hyperparameters)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        order = torch.randperm(len(x), generator=generator)
+        descent.epoch(order)
+        for batch in torch.split(order, batch_size):
+            backpropagation(apart, y[batch], apart(x[batch]), "cross_entropy")
+            for parameter, gradient in zip(apart.parameters(), gradients(apart), strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+    return relative_error(list(in_place.parameters()), list(apart.parameters()))
+
+
+def _network(n_l: Sequence[int], activation: str, seed: int) -> MyNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MyNet((x.shape[1], 16, n_classes), "tanh", "identity").to(x.dtype)
+        return MyNet(n_l, activation, "identity")

@@ -1,7 +1,7 @@
-"""The training loop: batches out of memory, hand-written gradients, hand-written updates, a record of each epoch."""
+"""The training loop: epochs in an order drawn from the seed, and a record of each."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cifar2 import dataset, files, models
-from cifar2.mynet import LOSSES, MyNet, backpropagation, gradients
+from cifar2 import dataset, files, hardware, models
+from cifar2.inplace import InPlace
+from cifar2.mynet import LOSSES, MyNet
 from cifar2.params import Configuration, Normalise, Train
 from cifar2.sgd import SGD
 
@@ -19,16 +20,23 @@ LOSS = "cross_entropy"
 STEADY_EPOCHS = 10
 
 
+# One pass over the data in this order of its N examples, training on the way; returns the outputs, N x classes, each
+# from before the update that it led to.
+Descent = Callable[[Tensor], Tensor]
+CPU = torch.device("cpu")
+
+
 class Examples(NamedTuple):
-    """Normalised pictures (float32, N x 3 x 32 x 32) and their labels (int64, N), whole in memory."""
+    """Normalised pictures (float32, N x 3 x 32 x 32) and their labels (int64, N), whole in memory, on one device."""
 
     x: Tensor
     y: Tensor
 
 
-def examples(split: dataset.Split, normalise: Normalise) -> Examples:
-    """A split made ready for a network."""
-    return Examples(dataset.normalise(split.images, normalise.mean, normalise.std), split.labels)
+def examples(split: dataset.Split, normalise: Normalise, device: torch.device = CPU) -> Examples:
+    """A split made ready for a network on ``device``."""
+    x = dataset.normalise(split.images.to(device), normalise.mean, normalise.std)
+    return Examples(x, split.labels.to(device))
 
 
 class Epoch(NamedTuple):
@@ -54,15 +62,15 @@ class Diverged(Exception):
 
 
 class Scores(NamedTuple):
-    """How a model does on each of N examples: its loss (float32), and whether it is right (bool)."""
+    """How a model does on each of N examples: its loss (float32), and whether it is right (bool); on the CPU."""
 
     losses: Tensor
     correct: Tensor
 
     @property
     def loss(self) -> float:
-        """The mean loss."""
-        return self.losses.mean(dtype=torch.float64).item()
+        """The mean loss, the same whatever the number of threads: the sum is exact before it is rounded once."""
+        return math.fsum(self.losses.tolist()) / len(self.losses)
 
     @property
     def accuracy(self) -> float:
@@ -72,9 +80,12 @@ class Scores(NamedTuple):
 
 def score(model: MyNet, examples: Examples) -> Scores:
     """Loss and correctness of each example."""
-    outputs = models.logits(model, examples.x)
-    losses = torch.nn.functional.cross_entropy(outputs, examples.y, reduction="none")
-    return Scores(losses, outputs.argmax(1) == examples.y)
+    return _scores(models.logits(model, examples.x), examples.y)
+
+
+def _scores(outputs: Tensor, y: Tensor) -> Scores:
+    losses = torch.nn.functional.cross_entropy(outputs.float(), y, reduction="none")
+    return Scores(losses.cpu(), (outputs.argmax(1) == y).cpu())
 
 
 def train(
@@ -88,61 +99,63 @@ def train(
     """Train ``model`` in place, and yield the record of each epoch when it is done.
 
     Args:
-        model: freshly built.
+        model: freshly built, on the device of ``data``.
         data: what to learn from; every epoch visits all of it once, in an order drawn from ``seed``.
         val: what to measure after each epoch, if anything.
         configuration: the optimizer's hyperparameters.
-        settings: epochs, batch size and the kind of gradients.
+        settings: epochs, batch size, precision and the kind of gradients.
         seed: of the order of the batches.
 
     Raises:
-        Diverged: a loss is infinite or not a number.
+        Diverged: a loss is infinite or not a number; found at the end of an epoch.
     """
-    optimizer = SGD(model.parameters(), **configuration.model_dump())
+    by_autograd = settings.gradients == "autograd"
+    descent = (_by_autograd if by_autograd else _by_hand)(model, data, configuration, settings)
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(1, settings.epochs + 1):
-        loss_sum, n_correct = 0.0, 0
-        batches = torch.split(torch.randperm(len(data.y), generator=generator), settings.batch_size)
-        for step, batch in enumerate(batches, 1):
-            y = data.y[batch]
-            loss, outputs = _step(model, data.x[batch], y, optimizer, settings.gradients == "autograd")
-            _check_finite(loss, seed, epoch, step)
-            loss_sum += loss * len(batch)
-            n_correct += int((outputs.argmax(1) == y).sum())
-        scores = score(model, val) if val else None
-        if scores:
-            _check_finite(scores.loss, seed, epoch, len(batches))
+        order = torch.randperm(len(data.y), generator=generator).to(data.y.device)
+        on_train = _scores(descent(order), data.y[order])
+        if not math.isfinite(on_train.loss):
+            step = 1 + int(on_train.losses.isfinite().logical_not().nonzero()[0]) // settings.batch_size
+            raise Diverged(f"seed {seed}, epoch {epoch}, step {step}: the loss is not finite")
+        on_val = score(model, val) if val else None
+        if on_val and not math.isfinite(on_val.loss):
+            raise Diverged(f"seed {seed}, epoch {epoch}: the validation loss is not finite")
         yield Epoch(
             seed,
             epoch,
-            loss_sum / len(data.y),
-            n_correct / len(data.y),
-            scores.loss if scores else None,
-            scores.accuracy if scores else None,
+            on_train.loss,
+            on_train.accuracy,
+            on_val.loss if on_val else None,
+            on_val.accuracy if on_val else None,
         )
 
 
-def _step(model: MyNet, x: Tensor, y: Tensor, optimizer: SGD, autograd: bool) -> tuple[float, Tensor]:
-    """One update; returns the loss and the outputs before it."""
-    if autograd:
-        optimizer.zero_grad()
-        outputs = model(x)
-        loss = LOSSES[LOSS].value(y, outputs)
-        loss.backward()  # type: ignore[no-untyped-call]
-    else:
-        with torch.no_grad():
-            outputs = model(x)
-            loss = LOSSES[LOSS].value(y, outputs)
-        backpropagation(model, y, outputs, LOSS)
-        for parameter, gradient in zip(model.parameters(), gradients(model), strict=True):
-            parameter.grad = gradient
-    optimizer.step()
-    return loss.item(), outputs
+def _by_hand(model: MyNet, data: Examples, configuration: Configuration, settings: Train) -> Descent:
+    return InPlace(
+        model,
+        settings.activation,
+        data.x,
+        data.y,
+        settings.batch_size,
+        **configuration.model_dump(),
+        dtype=hardware.product_dtype(settings.precision, data.x.device),
+    ).epoch
 
 
-def _check_finite(loss: float, seed: int, epoch: int, step: int) -> None:
-    if not math.isfinite(loss):
-        raise Diverged(f"seed {seed}, epoch {epoch}, step {step}: the loss is {loss}")
+def _by_autograd(model: MyNet, data: Examples, configuration: Configuration, settings: Train) -> Descent:
+    optimizer = SGD(model.parameters(), **configuration.model_dump())
+
+    def epoch(order: Tensor) -> Tensor:
+        outputs = []
+        for batch in torch.split(order, settings.batch_size):
+            outputs.append(model(data.x[batch]))
+            optimizer.zero_grad()
+            LOSSES[LOSS].value(data.y[batch], outputs[-1]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return torch.cat(outputs).detach()
+
+    return epoch
 
 
 def standard_error(values: Tensor) -> float:

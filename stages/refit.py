@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cifar2 import dataset, errors, files, models, params, training
+from cifar2 import dataset, errors, files, hardware, models, params, training
 from cifar2.progress import Progress
 
 TRAIN, VAL = Path("data/prepared/train.safetensors"), Path("data/prepared/val.safetensors")
@@ -20,13 +20,14 @@ def main() -> None:
     except ValidationError as error:
         raise files.damaged(SELECTED, error) from error
 
+    device = hardware.device(settings.device)
     splits = dataset.load(TRAIN), dataset.load(VAL)
     data = dataset.join(*splits) if refit.include_val else splits[0]
-    train = training.examples(data, everything.normalise)
+    train = training.examples(data, everything.normalise, device)
     # Pictures that were learned from say nothing about new ones.
-    val = None if refit.include_val else training.examples(splits[1], everything.normalise)
+    val = None if refit.include_val else training.examples(splits[1], everything.normalise, device)
     card = models.describe(name, settings, everything.normalise, data.classes)
-    network = models.build(card, refit.seed)
+    network = models.build(card, refit.seed).to(device)
     curve = []
     with Progress(f"final {name}", settings.epochs) as progress:
         try:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cifar2 import dataset, errors, files, models, params, training
+from cifar2 import dataset, errors, files, hardware, models, params, training
 from cifar2.progress import Progress
 
 TRAIN, VAL = Path("data/prepared/train.safetensors"), Path("data/prepared/val.safetensors")
@@ -18,8 +18,9 @@ def main() -> None:
         raise errors.UserError(f"params.yaml: configs has no {name!r}, only {', '.join(everything.configs)}")
     settings, configuration = everything.train, everything.configs[name]
 
+    device = hardware.device(settings.device)
     split = dataset.load(TRAIN)
-    train, val = (training.examples(part, everything.normalise) for part in (split, dataset.load(VAL)))
+    train, val = (training.examples(part, everything.normalise, device) for part in (split, dataset.load(VAL)))
     card = models.describe(name, settings, everything.normalise, split.classes)
     status = "finished"
     networks = {}
@@ -27,7 +28,7 @@ def main() -> None:
     with Progress(name, len(settings.seeds) * settings.epochs) as progress:
         try:
             for seed in settings.seeds:
-                network = models.build(card, seed)
+                network = models.build(card, seed).to(device)
                 curves.append([])
                 for epoch in training.train(network, train, val, configuration, settings, seed):
                     curves[-1].append(epoch)

@@ -43,6 +43,13 @@ def main() -> None:
         for dtype in (torch.float32, torch.float64)
     }
 
+    in_place = {
+        f"in place, {name}": sgdcheck.inplace_difference(
+            x.double(), y, card.n_l, card.activation, hyperparameters, batch_size=100, epochs=2, seed=settings.seed
+        )
+        for name, hyperparameters in sgdcheck.VARIANTS.items()
+    }
+
     tolerances = gradcheck.Errors(settings.autograd_tolerance, settings.finite_difference_tolerance)
     failed = [
         f"{case}: relative error {error:.1e} against {method}, tolerance {tolerance:.1e}"
@@ -50,6 +57,11 @@ def main() -> None:
         for method, error, tolerance in zip(found._fields, found, tolerances, strict=True)
         if not error <= tolerance
     ] + [f"{name}: differs from torch.optim.SGD by {d:.1e}" for name, d in trajectories.items() if d != 0]
+    failed += [
+        f"{name}: differs from backpropagation and SGD by {d:.1e} of the largest, tolerance {tolerances.autograd:.1e}"
+        for name, d in in_place.items()
+        if not d <= tolerances.autograd
+    ]
 
     # The numbers and the picture are written also when a check failed: they show where.
     figures.write(FIGURE, figures.gradient_errors(checks, tolerances))
@@ -59,13 +71,14 @@ def main() -> None:
             "backprop_vs_autograd_max_rel_error": worst([found.autograd for _, found in checks]),
             "backprop_vs_finite_difference_max_rel_error": worst([found.finite_difference for _, found in checks]),
             "sgd_vs_torch_max_abs_diff": worst(list(trajectories.values())),
-            "n_checks": len(checks) + len(trajectories),
+            "inplace_vs_backprop_and_sgd_max_rel_diff": worst(list(in_place.values())),
+            "n_checks": len(checks) + len(trajectories) + len(in_place),
             "passed": not failed,
         },
     )
     if failed:
         raise errors.UserError(f"verification failed in {len(failed)} of its checks; {failed[0]}")
-    files.write_json(GATE, {"passed": [*(str(case) for case, _ in checks), *trajectories]})
+    files.write_json(GATE, {"passed": [*(str(case) for case, _ in checks), *trajectories, *in_place]})
 
 
 def worst(found: list[float]) -> float | None:

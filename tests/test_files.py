@@ -78,6 +78,14 @@ def test_tensors_come_back_with_what_is_said_about_them(tmp_path):
     assert all(torch.equal(tensors[name], back[name]) for name in tensors)
 
 
+def test_pieces_of_one_memory_are_written_each_by_itself(tmp_path):
+    vector = torch.arange(6.0)
+    files.write_tensors(tmp_path / "t", {"a": vector[:2], "b": vector[2:].view(2, 2).t()}, {})
+    tensors, _ = files.read_tensors(tmp_path / "t")
+    assert tensors["a"].tolist() == [0, 1]
+    assert tensors["b"].tolist() == [[2, 4], [3, 5]]
+
+
 def test_tensors_are_written_with_the_same_bytes_every_time(tmp_path):
     tensors = {name: torch.zeros(2) for name in "abcdefgh"}
     for name in ("one", "two"):

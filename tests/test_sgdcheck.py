@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from cifar2.inplace import InPlace
 from cifar2.sgd import SGD
-from cifar2.sgdcheck import VARIANTS, trajectory_difference
+from cifar2.sgdcheck import VARIANTS, inplace_difference, trajectory_difference
 
 
 @pytest.fixture
@@ -44,3 +45,29 @@ def test_weight_decay_that_is_forgotten_is_caught(data, monkeypatch):
     update = SGD._update
     monkeypatch.setattr(SGD, "_update", lambda *a, weight_decay, **k: update(*a, weight_decay=0, **k))
     assert trajectory_difference(*data, 2, {"weight_decay": 0.01}, steps=3, seed=0) > 1e-6
+
+
+def difference(data, **hyperparameters):
+    x, y = data
+    return inplace_difference(x.double(), y, (12, 8, 2), "relu", hyperparameters, batch_size=24, epochs=3, seed=0)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_training_in_place_is_backpropagation_and_sgd(data, name):
+    assert difference(data, **VARIANTS[name]) < 1e-14
+
+
+@pytest.mark.parametrize("forgotten", ["momentum", "weight_decay"])
+def test_a_hyperparameter_that_training_in_place_forgets_is_caught(data, monkeypatch, forgotten):
+    def step(self, batch, outputs):
+        setattr(self, forgotten, 0.0)
+        right_step(self, batch, outputs)
+
+    right_step = InPlace._step
+    monkeypatch.setattr(InPlace, "_step", step)
+    assert difference(data, momentum=0.9, weight_decay=0.01) > 1e-5
+
+
+def test_training_in_place_that_ends_in_no_number_is_caught(data, monkeypatch):
+    monkeypatch.setattr(InPlace, "_update", lambda self: self.p.fill_(float("nan")))
+    assert not difference(data) <= 1e-12

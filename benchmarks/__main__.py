@@ -1,0 +1,69 @@
+"""Measure everything, print it as a table, and write ``benchmarks/results.json`` and ``benchmarks/results.md``."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cifar2  # noqa: F401 (sets the environment before torch comes)
+
+# isort: split
+import torch
+
+from benchmarks import epoch, stages, update
+from benchmarks.measure import Row
+from cifar2 import errors, params
+
+FOLDER = Path(__file__).parent
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    capabilities = torch.cpu.get_capabilities()
+    return {
+        "processor": capabilities.get("cpu_name") or platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if capabilities.get(name)],
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "torchvision", "numpy", "dvc")},
+        "environment": {name: os.environ[name] for name in ("MKL_CBWR", "THP_MEM_ALLOC_ENABLE")},
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as Markdown."""
+    lines = ["| row | ours | rival | ratio (quartiles) | target | what |", "|---|---|---|---|---|---|"]
+    for r in rows:
+        low, high = r["spread"]
+        target = "" if r["target"] is None else f"{r['target']}: {'met' if r['met'] else 'not met'}"
+        parts = "".join(
+            f", {part.replace('_', '-')} {r[part]:.2f}" for part in ("start_up", "input", "work", "output") if part in r
+        )
+        lines.append(
+            f"| `{r['name']}` | {r['ours']:.3g} {r['unit']} | {r['rival']:.3g} {r['unit']} "
+            f"| {r['ratio']:.3f} ({low:.3f} to {high:.3f}) | {target} | {r['what']}{parts} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    settings = params.load()
+    rows: list[Row] = []
+    for part in (epoch, update, stages):
+        found = part.rows(settings)
+        print(table(found), flush=True)
+        rows += found
+    document = {"machine": machine(), "rows": rows}
+    (FOLDER / "results.json").write_text(json.dumps(document, indent=2) + "\n")
+    (FOLDER / "results.md").write_text(table(rows))
+    missed = [r["name"] for r in rows if r["met"] is False]
+    print(f"targets not met on this machine: {', '.join(missed) or 'none'}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

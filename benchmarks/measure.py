@@ -1,0 +1,72 @@
+"""Fair comparisons on a noisy machine: everything takes turns, and ratios are taken within a turn."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long ``work`` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def interleaved(works: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Let each of ``works`` measure itself once a round; the first ``warm_up`` rounds do not count."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(warm_up + rounds):
+        for name, work in works.items():
+            found[name].append(work())
+    return {name: numbers[warm_up:] for name, numbers in found.items()}
+
+
+def row(
+    name: str,
+    what: str,
+    ours: Sequence[float],
+    rival: Sequence[float],
+    unit: str,
+    target: str | None = None,
+    **more: object,
+) -> Row:
+    """One line of the results, from what was measured in each round.
+
+    Args:
+        name: of the row.
+        what: ours is compared with what.
+        ours: a number a round.
+        rival: likewise, of the same rounds.
+        unit: of these numbers.
+        target: ``">= 4"`` for a ratio rival / ours (how many times faster), ``"<= 1.1"`` for ours / rival, which is
+            also the ratio of a row without a target.
+        more: further numbers of the row.
+
+    Returns:
+        ``ours`` and ``rival`` as medians; ``ratio`` as the median of the rounds' ratios, with the first and third
+        quartile as ``spread``.
+    """
+    faster = target is not None and target.startswith(">=")
+    ratios = [b / a if faster else a / b for a, b in zip(ours, rival, strict=True)]
+    low, _, high = quantiles(ratios) if len(ratios) > 1 else ratios * 3
+    ratio = median(ratios)
+    met = None
+    if target is not None:
+        bound = float(target.split()[1])
+        met = ratio >= bound if faster else ratio <= bound
+    return {
+        "name": name,
+        "what": what,
+        "ours": median(ours),
+        "rival": median(rival),
+        "unit": unit,
+        "ratio": ratio,
+        "spread": [low, high],
+        "rounds": len(ratios),
+        "target": target,
+        "met": met,
+        **more,
+    }

@@ -1,0 +1,219 @@
+"""The pipeline: what each stage's time and memory go into, how soon training starts, and what DVC adds."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.measure import Row, interleaved, row, seconds
+from cifar2.params import Params
+
+ROOT = Path(__file__).parent.parent
+# What only imports torch, told in the same form as a stage.
+IMPORT_TORCH = "import-torch"
+ROUNDS = 5
+SIDE_BY_SIDE_EPOCHS = 10
+SIDE_BY_SIDE_ROUNDS = 2
+
+
+def probe(folder: Path, *stage: str, until_training: bool = False) -> dict[str, float]:
+    """Run a stage in ``folder`` under :mod:`benchmarks.probe`, and return what that tells."""
+    option = ["--until-training"] if until_training else []
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "benchmarks.probe", *option, *stage],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def scratch(folder: Path, **train: object) -> None:
+    """Give ``folder`` what the stages read, with other values for ``train`` in its params.yaml."""
+    for name in ("data", "metrics"):
+        subprocess.run(["cp", "-r", "--reflink=auto", str(ROOT / name), str(folder)], check=True)  # noqa: S603, S607
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["train"] |= train
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def rows(params: Params) -> list[Row]:
+    """The rows about the pipeline."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scratch(folder)
+        found = [*_start(folder), *_stages(folder, params)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scratch(folder, epochs=SIDE_BY_SIDE_EPOCHS)
+        found += _side_by_side(folder, list(params.configs))
+    return found + _dvc()
+
+
+def _start(folder: Path) -> list[Row]:
+    train = ("stages/train.py", "fine")
+    found = interleaved(
+        {
+            "first step": lambda: probe(folder, *train, until_training=True)["wall"],
+            "import": lambda: probe(folder, IMPORT_TORCH)["wall"],
+        },
+        ROUNDS,
+    )
+    return [
+        row(
+            "startup_vs_import_torch",
+            "from process start to the first training step, against `import torch` alone",
+            found["first step"],
+            found["import"],
+            "s",
+            "<= 1.3",
+        )
+    ]
+
+
+def _stages(folder: Path, params: Params) -> list[Row]:
+    """Each stage once; in the rows ours is the stage and the rival a bare ``import torch`` beside it."""
+    stages = [
+        ("stages/prepare.py",),
+        ("stages/verify.py",),
+        *(("stages/train.py", name) for name in params.configs),
+        ("stages/select_model.py",),
+        ("stages/refit.py",),
+        ("stages/evaluate.py", "mlp"),
+    ]
+    found = []
+    for stage in stages:
+        bare, told = probe(folder, IMPORT_TORCH), probe(folder, *stage)
+        name = "_".join([Path(stage[0]).stem, *stage[1:]])
+        parts: dict[str, Any] = {part: told[part] for part in ("start_up", "input", "work", "output")}
+        found.append(
+            row(
+                f"stage_{name}",
+                f"stage {name} against `import torch` alone",
+                [told["wall"]],
+                [bare["wall"]],
+                "s",
+                **parts,
+            )
+        )
+        if stage[0] == "stages/train.py":
+            memory = row(
+                "train_memory",
+                "peak memory of a training stage above that of `import torch` alone, against 450 MiB",
+                [told["peak_mib"] - bare["peak_mib"]],
+                [450.0],
+                "MiB",
+                "<= 1",
+            )
+        found.append(
+            row(
+                f"memory_{name}",
+                f"peak memory of stage {name} against `import torch` alone",
+                [told["peak_mib"]],
+                [bare["peak_mib"]],
+                "MiB",
+            )
+        )
+    return [*found, memory]
+
+
+def _side_by_side(folder: Path, names: list[str]) -> list[Row]:
+    """All configurations, a few epochs each: two at a time with a thread each, against one at a time with two."""
+
+    def train(names: list[str], threads: int) -> None:
+        running = [
+            subprocess.Popen(  # noqa: S603
+                [sys.executable, str(ROOT / "stages/train.py"), name],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)},
+                stdout=subprocess.DEVNULL,
+            )
+            for name in names
+        ]
+        if sum(process.wait() for process in running):
+            raise RuntimeError(f"training {', '.join(names)} failed")
+
+    def pairs() -> None:
+        for pair in zip_longest(names[::2], names[1::2]):
+            together = [name for name in pair if name]
+            train(together, threads=3 - len(together))
+
+    def apart() -> None:
+        for name in names:
+            train([name], threads=2)
+
+    def models() -> bytes:
+        return b"".join(
+            sha256((folder / f"data/models/train/{name}.safetensors").read_bytes()).digest() for name in names
+        )
+
+    hashes = set()
+
+    def timed(work: Callable[[], None]) -> float:
+        taken = seconds(work)
+        hashes.add(models())
+        return taken
+
+    found = interleaved(
+        {"pairs": partial(timed, pairs), "apart": partial(timed, apart)}, SIDE_BY_SIDE_ROUNDS, warm_up=0
+    )
+    if len(hashes) > 1:
+        raise RuntimeError("the models depend on how they were trained")
+    return [
+        row(
+            "side_by_side",
+            f"all configurations, {SIDE_BY_SIDE_EPOCHS} epochs: two at a time on a thread each, against one on two",
+            found["pairs"],
+            found["apart"],
+            "s",
+            ">= 1",
+        )
+    ]
+
+
+def _dvc() -> list[Row]:
+    """DVC's share, in the project itself: what is measured changes nothing there."""
+
+    def run(*command: str) -> float:
+        return seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True))  # noqa: S603
+
+    status = subprocess.run(["dvc", "status", "--json"], cwd=ROOT, check=True, capture_output=True)  # noqa: S607
+    if json.loads(status.stdout):
+        sys.exit("error: the pipeline is not up to date; run `make repro`, then `make bench`")
+    found = interleaved(
+        {
+            "nothing": lambda: run("dvc", "repro"),
+            "version": lambda: run("dvc", "--version"),
+            "select under dvc": lambda: run("dvc", "repro", "--single-item", "--force", "select_model"),
+            "select": lambda: run(sys.executable, "stages/select_model.py"),
+        },
+        ROUNDS,
+    )
+    return [
+        row(
+            "repro_nothing_to_do",
+            "`dvc repro` with nothing to do, against `dvc --version`",
+            found["nothing"],
+            found["version"],
+            "s",
+        ),
+        row(
+            "dvc_share",
+            "a stage (select_model) under `dvc repro`, against the bare script",
+            found["select under dvc"],
+            found["select"],
+            "s",
+        ),
+    ]

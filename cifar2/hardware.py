@@ -1,0 +1,47 @@
+"""What training runs on: the device, and the number format of its matrix products."""
+
+import functools
+import sys
+
+import torch
+
+from cifar2.errors import UserError
+
+
+def device(name: str) -> torch.device:
+    """The device called ``cpu``, ``cuda`` or ``mps``; ``auto`` is a GPU where there is one, else the CPU.
+
+    On a GPU the deterministic kernels are chosen and TF32, which keeps 10 bits of a product's factors, is off
+    (https://docs.pytorch.org/docs/stable/notes/randomness.html).
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, is_here in present.items() if is_here)
+    if not present[name]:
+        raise UserError(f"params.yaml: train.device is {name}, which PyTorch does not find here; cpu runs everywhere")
+    if name == "cuda":
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return torch.device(name)
+
+
+@functools.cache
+def product_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The format in which ``device`` multiplies matrices for ``precision``, float32 or bfloat16.
+
+    Where bfloat16 would be emulated it is slower than float32 and not taken; a warning says so once.
+    """
+    if precision == "bfloat16" and not _multiplies_bfloat16(device):
+        print(f"warning: this {device.type} has no bfloat16 products; training in float32", file=sys.stderr)
+        return torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,181 @@
+"""MyNet's gradient descent with little left to do but its matrix products.
+
+The mathematics is that of ``mynet.backpropagation`` and ``sgd.SGD`` with cross-entropy; the tests hold this module to
+them.  What differs is where things are kept:
+
+* Everything that a step writes has its place before the first step, so that no memory is asked for and given back.
+* A matrix product can add to what its result holds: C <- beta C + alpha A B (``gemm``, as in every BLAS).  With the
+  velocity for C and the momentum for beta, v <- momentum * v + delta^T a is one product: the momentum costs nothing,
+  the gradient is never stored, and alpha = 1 / batch size makes the sum a mean.  What remains of the update is
+  v <- v + weight_decay * p and p <- p - lr * v.
+* All parameters are pieces of one vector, all velocities of another, so that each of these two is one operation.
+* An activation overwrites its z, and its derivative overwrites the activation as soon as that has been used.
+* The outputs of an epoch are kept, and its loss and accuracy are computed once, by whoever wants them.
+
+In bfloat16 the products read and write that format (8 significant bits, the range of float32), while parameters and
+velocities stay float32: Kalamkar et al., "A Study of BFLOAT16 for Deep Learning Training", 2019, section 3.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from cifar2.mynet import MyNet
+
+
+class Activation(NamedTuple):
+    """An activation function that overwrites z with a, and its derivative, which overwrites a; both elementwise."""
+
+    f_: Callable[[Tensor], Tensor]
+    df_: Callable[[Tensor], Tensor]
+
+
+# Each derivative can be had from a = f(z), which is why z need not be kept.
+ACTIVATIONS = {
+    "tanh": Activation(torch.tanh_, lambda a: a.square_().neg_().add_(1)),
+    "relu": Activation(torch.relu_, Tensor.sign_),
+    "sigmoid": Activation(torch.sigmoid_, lambda a: a.mul_(1 - a)),
+    "identity": Activation(lambda z: z, lambda a: a.fill_(1)),
+}
+
+
+class _Buffers(NamedTuple):
+    """What a step on a batch of N examples writes, beside parameters and velocities."""
+
+    targets: Tensor  # N x classes, 1 at the label
+    probabilities: Tensor  # N x classes
+    a: list[Tensor]  # a[l], N x n_l[l], for l = 0..L-1
+    delta: list[Tensor]  # delta[l], N x n_l[l], for l = 0..L; the input's is never asked for
+    ones: Tensor  # N
+
+
+class InPlace:
+    """Gradient descent on the mean cross-entropy of a ``MyNet`` whose last layer is linear.
+
+    Args:
+        model: is trained; its parameters become pieces of one vector.
+        activation: of its hidden layers, a key of ``ACTIVATIONS``.
+        x: N pictures of any shape, on the model's device.
+        y: their labels, N.
+        batch_size: examples a step; an epoch's last step takes what is left.
+        lr, momentum, weight_decay, nesterov: as in ``sgd.SGD``.
+        dtype: what the matrix products read and write; the parameters' own unless named.
+    """
+
+    def __init__(
+        self,
+        model: MyNet,
+        activation: str,
+        x: Tensor,
+        y: Tensor,
+        batch_size: int,
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        parameters = list(model.parameters())
+        shapes = [parameter.shape for parameter in parameters]
+        n_l = [shapes[0][1], *(shape[0] for shape in shapes[1::2])]
+        self.L = model.L
+        self.f_, self.df_ = ACTIVATIONS[activation]
+        self.lr, self.momentum, self.weight_decay, self.nesterov = lr, momentum, weight_decay, nesterov
+        self.batch_size = batch_size
+
+        self.p = parameters_to_vector(parameters).detach()
+        vector_to_parameters(self.p, parameters)
+        self.v = torch.zeros_like(self.p)
+        self.v_before = torch.zeros_like(self.p) if nesterov else None
+        # What the products read and write: parameters and velocities themselves, or their counterparts in `dtype`.
+        dtype = dtype or self.p.dtype
+        self.converts = dtype != self.p.dtype
+        self.w = self.p.to(dtype)
+        self.g = torch.zeros_like(self.w) if self.converts else self.v
+        self.g_as_v = torch.empty_like(self.v) if self.converts else None
+        self.weights, self.biases = _by_layer(self.w, shapes)
+        self.weight_sums, self.bias_sums = _by_layer(self.g, shapes)
+
+        self.x = x.flatten(1).to(dtype)
+        self.targets = one_hot(y, n_l[-1]).to(self.p.dtype)
+        self.outputs = self.x.new_empty(len(y), n_l[-1])
+        largest = _Buffers(
+            targets=self.targets.new_empty(batch_size, n_l[-1]),
+            probabilities=self.targets.new_empty(batch_size, n_l[-1]),
+            a=[self.x.new_empty(batch_size, n) for n in n_l[:-1]],
+            delta=[self.x.new_empty(batch_size, n) for n in n_l],
+            ones=self.x.new_ones(batch_size),
+        )
+        self.buffers = {n: _first(largest, n) for n in {batch_size, len(y) % batch_size}}
+
+    @torch.no_grad()
+    def epoch(self, order: Tensor) -> Tensor:
+        """Take one step a batch, in this order of the examples.
+
+        Args:
+            order: N places in ``x``, on the same device.
+
+        Returns:
+            The outputs for the examples of ``order``, N x classes, each from before the step that it led to; the next
+            epoch overwrites them.
+        """
+        for batch, outputs in zip(
+            torch.split(order, self.batch_size), torch.split(self.outputs, self.batch_size), strict=True
+        ):
+            self._step(batch, outputs)
+        return self.outputs
+
+    def _step(self, batch: Tensor, outputs: Tensor) -> None:
+        targets, probabilities, a, delta, ones = self.buffers[len(batch)]
+        torch.index_select(self.x, 0, batch, out=a[0])
+        torch.index_select(self.targets, 0, batch, out=targets)
+        if self.v_before is not None:
+            self.v_before.copy_(self.v)
+        if self.converts:
+            self.w.copy_(self.p)
+
+        for l in range(1, self.L):
+            self.f_(torch.addmm(self.biases[l], a[l - 1], self.weights[l].t(), out=a[l]))
+        torch.addmm(self.biases[self.L], a[self.L - 1], self.weights[self.L].t(), out=outputs)
+
+        torch.softmax(outputs, 1, probabilities.dtype, out=probabilities)
+        torch.sub(probabilities, targets, out=delta[self.L])
+        beta, alpha = 0.0 if self.converts else self.momentum, 1 / len(batch)
+        for l in range(self.L, 0, -1):
+            self.bias_sums[l].addmv_(delta[l].t(), ones, beta=beta, alpha=alpha)
+            self.weight_sums[l].addmm_(delta[l].t(), a[l - 1], beta=beta, alpha=alpha)
+            if l > 1:
+                torch.mm(delta[l], self.weights[l], out=delta[l - 1])
+                delta[l - 1].mul_(self.df_(a[l - 1]))
+        self._update()
+
+    def _update(self) -> None:
+        if self.g_as_v is not None:
+            self.g_as_v.copy_(self.g)
+            torch.add(self.g_as_v, self.v, alpha=self.momentum, out=self.v)
+        if self.weight_decay != 0:
+            self.v.add_(self.p, alpha=self.weight_decay)
+        if self.v_before is None:
+            self.p.add_(self.v, alpha=-self.lr)
+        else:  # g + momentum * v, where g = v - momentum * v_before
+            self.p.add_(self.v, alpha=-self.lr * (1 + self.momentum))
+            self.p.add_(self.v_before, alpha=self.lr * self.momentum)
+
+
+def _by_layer(vector: Tensor, shapes: Sequence[torch.Size]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """The pieces of ``vector`` that belong to weights and biases, for l = 1..L."""
+    pieces = [
+        piece.view(shape)
+        for piece, shape in zip(torch.split(vector, [shape.numel() for shape in shapes]), shapes, strict=True)
+    ]
+    return dict(enumerate(pieces[::2], 1)), dict(enumerate(pieces[1::2], 1))
+
+
+def _first(buffers: _Buffers, n: int) -> _Buffers:
+    """The part of each buffer that a batch of ``n`` examples uses."""
+    targets, probabilities, a, delta, ones = buffers
+    return _Buffers(targets[:n], probabilities[:n], [t[:n] for t in a], [t[:n] for t in delta], ones[:n])
