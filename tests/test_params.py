@@ -51,6 +51,8 @@ def test_the_projects_own_file_holds_the_five_configurations_of_the_original():
         (["train", "epochs"], 1.5, "train.epochs: input should be a valid integer, not 1.5"),
         (["train", "seeds"], [1, 1], "train: seeds: a seed stands twice"),
         (["train", "gradients"], "magic", "train.gradients: input should be 'backpropagation' or 'autograd'"),
+        (["train", "precision"], "half", "train.precision: input should be 'float32' or 'bfloat16', not 'half'"),
+        (["train", "device"], "tpu", "train.device: input should be 'cpu', 'cuda', 'mps' or 'auto', not 'tpu'"),
         (["refit", "seed"], 0, "refit.seed: 0 is one of train.seeds"),
     ],
 )
@@ -64,6 +66,13 @@ def test_a_bad_value_is_one_line_that_names_the_key(tmp_path, document, keys, va
     assert message in str(fault.value)
     assert str(tmp_path / "params.yaml") in str(fault.value)
     assert "\n" not in str(fault.value)
+
+
+def test_bfloat16_without_the_hand_written_gradients_is_one_line(tmp_path, document):
+    document["train"] |= {"precision": "bfloat16", "gradients": "autograd"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(UserError, match="train: precision: bfloat16 needs gradients: backpropagation"):
+        params.load(tmp_path / "params.yaml")
 
 
 def test_a_missing_key_is_named(tmp_path, document):

@@ -79,15 +79,27 @@ def changed_stages(folder: Path) -> set[str]:
     return set(json.loads(run(folder, "dvc", "status", "--json").stdout))
 
 
-def test_a_second_clone_with_another_home_and_one_thread_gets_the_same_bytes(clone, tmp_path):
+def test_a_second_clone_with_another_home_trained_side_by_side_gets_the_same_bytes(clone, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     other = new_clone(tmp_path / "other")
-    run(other, "dvc", "repro", HOME=str(home), OMP_NUM_THREADS="1", PYTHONHASHSEED="7", TZ="Asia/Tokyo")
+    # A thread each for four of them; the fifth has all cores.
+    environment = {"HOME": str(home), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    printed = run(other, sys.executable, "-m", "tools.repro", "--jobs", "2", **environment).stdout
+    assert printed.count("seed 0 epoch 1") == len(NAMES)
     assert (other / "dvc.lock").read_bytes() == (clone / "dvc.lock").read_bytes()
     for path in sorted((clone / "metrics").rglob("*")):
         if path.is_file():
             assert (other / path.relative_to(clone)).read_bytes() == path.read_bytes(), path
+
+
+def test_configurations_that_fail_side_by_side_are_named(clone):
+    edit(clone, lambda document: [document["configs"][name].update(lr=-1) for name in ("fast", "fine")])
+    done = run(clone, sys.executable, "-m", "tools.repro", "--jobs", "2", check=False)
+    assert done.returncode == 1
+    assert "train@fast, train@fine failed" in done.stderr
+    assert "error: params.yaml: configs.fine.lr" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_with_nothing_changed_nothing_runs(clone):

@@ -41,6 +41,8 @@ def results(metrics: Path) -> str:
         f"{verify['backprop_vs_finite_difference_max_rel_error']:.0e} | the same |",
         f"| SGD by hand against `torch.optim.SGD` | largest difference {verify['sgd_vs_torch_max_abs_diff']:g} | "
         "whole trajectories, float32 and float64 |",
+        f"| training as it is run against backpropagation and SGD by hand | relative difference at most "
+        f"{verify['inplace_vs_backprop_and_sgd_max_rel_diff']:.0e} | whole trajectories, float64 |",
         "",
         f"The configurations, trained on {prepare['n_train']:,} images and ranked on {prepare['n_val']:,} others: mean "
         f"over {seeds} seeds, ± one standard error that counts both seeds and images.",
