@@ -98,7 +98,7 @@ def test_configurations_that_fail_side_by_side_are_named(clone):
     done = run(clone, sys.executable, "-m", "tools.repro", "--jobs", "2", check=False)
     assert done.returncode == 1
     assert "train@fast, train@fine failed" in done.stderr
-    assert "error: params.yaml: configs.fine.lr" in done.stdout + done.stderr
+    assert "error: params.yaml: configs.fast.lr" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
