@@ -20,7 +20,7 @@ repro: install  ## get CIFAR-10, run what changed in the pipeline, JOBS configur
 compare: install  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
 
-bench: install  ## measure how fast it is, against PyTorch (ten minutes; writes benchmarks/results.*)
+bench: install  ## measure how fast it is, against PyTorch (a quarter of an hour; writes benchmarks/results.*)
 	python -m benchmarks
 
 test: install  ## run the tests (under five minutes on two cores)

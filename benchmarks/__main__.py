@@ -17,6 +17,7 @@ from benchmarks.measure import Row
 from cifar2 import errors, params
 
 FOLDER = Path(__file__).parent
+PARTS = ("start_up", "input", "work", "output")
 
 
 def machine() -> dict[str, Any]:
@@ -39,28 +40,26 @@ def table(rows: list[Row]) -> str:
     """The rows as Markdown."""
     lines = ["| row | ours | rival | ratio (quartiles) | target | what |", "|---|---|---|---|---|---|"]
     for r in rows:
-        low, high = r["spread"]
+        spread = f" ({r['spread'][0]:.3f} to {r['spread'][1]:.3f})" if r["spread"] else ""
         target = "" if r["target"] is None else f"{r['target']}: {'met' if r['met'] else 'not met'}"
-        parts = "".join(
-            f", {part.replace('_', '-')} {r[part]:.2f}" for part in ("start_up", "input", "work", "output") if part in r
-        )
+        parts = [f", {part.replace('_', '-')} {r[part]:.2f}" for part in PARTS if part in r]
         lines.append(
             f"| `{r['name']}` | {r['ours']:.3g} {r['unit']} | {r['rival']:.3g} {r['unit']} "
-            f"| {r['ratio']:.3f} ({low:.3f} to {high:.3f}) | {target} | {r['what']}{parts} |"
+            f"| {r['is']} = {r['ratio']:.3f}{spread} | {target} | {r['what']}{''.join(parts)} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
+    stages.check()
     settings = params.load()
     rows: list[Row] = []
     for part in (epoch, update, stages):
         found = part.rows(settings)
         print(table(found), flush=True)
         rows += found
-    document = {"machine": machine(), "rows": rows}
-    (FOLDER / "results.json").write_text(json.dumps(document, indent=2) + "\n")
-    (FOLDER / "results.md").write_text(table(rows))
+        (FOLDER / "results.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+        (FOLDER / "results.md").write_text(table(rows))
     missed = [r["name"] for r in rows if r["met"] is False]
     print(f"targets not met on this machine: {', '.join(missed) or 'none'}")
 

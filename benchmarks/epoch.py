@@ -1,102 +1,30 @@
 """One epoch of the five configurations' network: ours, what a notebook does, the best of PyTorch, the bare products."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from benchmarks.measure import Row, interleaved, row, seconds
-from cifar2 import dataset, models, training
+from benchmarks.rivals import AUTOGRAD, CONFIGURATION, DATALOADER
+from cifar2 import dataset, hardware, models, training
 from cifar2.params import Params
 
 TRAIN = Path("data/prepared/train.safetensors")
-CONFIGURATION = "fine"
 ROUNDS = 21
 DATALOADER_ROUNDS = 5
-
-
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """The pictures as torchvision's CIFAR10 serves them: an array in memory, each by way of PIL and the transforms."""
-
-    def __init__(self, split: dataset.Split, params: Params) -> None:
-        self.images = split.images.permute(0, 2, 3, 1).contiguous().numpy()
-        self.labels: list[int] = split.labels.tolist()
-        self.transform = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize(params.normalise.mean, params.normalise.std)]
-        )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.images[i])), self.labels[i]
-
-
-def sequential(params: Params, classes: int) -> nn.Sequential:
-    """The network as PyTorch's users write it."""
-    n_l = (3 * 32 * 32, *params.train.hidden, classes)
-    layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in pairwise(n_l):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def by_autograd(
-    params: Params, data: training.Examples, compiled: bool = False, **options: bool
-) -> Callable[[], object]:
-    """An epoch by PyTorch alone, from tensors in memory."""
-    network = sequential(params, int(data.y.max()) + 1)
-    optimizer = torch.optim.SGD(network.parameters(), **hyperparameters(params), **options)
-
-    def loss_of(x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(network(x), y)
-
-    loss_function = torch.compile(loss_of) if compiled else loss_of
-
-    def epoch() -> float:
-        total = torch.zeros(())
-        for batch in torch.split(torch.randperm(len(data.y)), params.train.batch_size):
-            optimizer.zero_grad()
-            loss = loss_function(data.x[batch], data.y[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += loss.detach() * len(batch)
-        return total.item() / len(data.y)
-
-    return epoch
-
-
-def from_dataloader(params: Params, split: dataset.Split) -> Callable[[], object]:
-    """An epoch as a notebook does it: per-sample transforms, ``DataLoader``, ``loss.backward()``, ``SGD``."""
-    loader = DataLoader(Pictures(split, params), params.train.batch_size, shuffle=True)
-    network = sequential(params, len(split.classes))
-    optimizer = torch.optim.SGD(network.parameters(), **hyperparameters(params))
-
-    def epoch() -> float:
-        total = 0.0
-        for x, y in loader:
-            optimizer.zero_grad()
-            loss = cross_entropy(network(x), y)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += loss.item() * len(y)
-        return total / len(split.labels)
-
-    return epoch
+# What is measured, whatever params.yaml asks for at the moment.
+BY_HAND = {"gradients": "backpropagation", "precision": "float32", "device": "cpu"}
 
 
 def ours(params: Params, data: training.Examples, classes: tuple[str, ...], **changes: object) -> Callable[[], object]:
     """The next epoch of the project's own training loop."""
-    settings = params.train.model_copy(update={"epochs": 10**6, **changes})
+    settings = params.train.model_copy(update={"epochs": 10**6, **BY_HAND, **changes})
     card = models.describe(CONFIGURATION, settings, params.normalise, classes)
     network = models.build(card, seed=0)
     epochs = training.train(network, data, None, params.configs[CONFIGURATION], settings, seed=0)
@@ -129,33 +57,70 @@ def products(params: Params, data: training.Examples) -> Callable[[], object]:
     return epoch
 
 
-def hyperparameters(params: Params) -> dict[str, Any]:
-    """What both optimizers get."""
-    return params.configs[CONFIGURATION].model_dump(include={"lr", "momentum", "weight_decay"})
+class Rival:
+    """One of ``rivals`` in a process of its own, without what this project sets in the environment."""
+
+    def __init__(self, name: str) -> None:
+        self.process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "benchmarks.rival", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def seconds(self) -> float:
+        """How long its next epoch takes."""
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("the process has no pipes")
+        self.process.stdin.write("epoch\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+def rivals() -> list[str]:
+    """Those of ``AUTOGRAD`` that run here: ``torch.compile`` needs a compiler."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    return [name for name in AUTOGRAD if compiler or "compile" not in name]
 
 
 def rows(params: Params) -> list[Row]:
     """The rows about an epoch."""
     split = dataset.load(TRAIN)
     data = training.examples(split, params.normalise)
-    rivals = {
-        "autograd": by_autograd(params, data),
-        "autograd, foreach": by_autograd(params, data, foreach=True),
-        "autograd, fused": by_autograd(params, data, fused=True),
-    }
-    if shutil.which("g++") or shutil.which("clang++"):
-        rivals["torch.compile, fused"] = by_autograd(params, data, compiled=True, fused=True)
+    has_bfloat16 = hardware.product_dtype("bfloat16", training.CPU) == torch.bfloat16
+    others = {name: Rival(name) for name in rivals()}
+    dataloader = Rival(DATALOADER)
     contenders = {
-        "ours": ours(params, data, split.classes),
-        "bfloat16": ours(params, data, split.classes, precision="bfloat16"),
-        "products": products(params, data),
-        **rivals,
+        "ours": partial(seconds, ours(params, data, split.classes)),
+        "products": partial(seconds, products(params, data)),
+        **(
+            {"bfloat16": partial(seconds, ours(params, data, split.classes, precision="bfloat16"))}
+            if has_bfloat16
+            else {}
+        ),
     }
-    found = interleaved({name: partial(seconds, work) for name, work in contenders.items()}, ROUNDS)
-    best = min(rivals, key=lambda name: sorted(found[name])[ROUNDS // 2])
-
-    slow = {name: contenders[name] for name in ("ours", "products")} | {"dataloader": from_dataloader(params, split)}
-    slowly = interleaved({name: partial(seconds, work) for name, work in slow.items()}, DATALOADER_ROUNDS)
+    found = interleaved(contenders | {name: rival.seconds for name, rival in others.items()}, ROUNDS)
+    best = min(others, key=lambda name: median(found[name]))
+    slow = {name: contenders[name] for name in ("ours", "products")} | {"dataloader": dataloader.seconds}
+    slowly = interleaved(slow, DATALOADER_ROUNDS)
+    for rival in (dataloader, *others.values()):
+        rival.end()
+    bfloat16 = (
+        [
+            row(
+                "bf16_vs_float32",
+                "an epoch with bfloat16 products against float32",
+                found["bfloat16"],
+                found["ours"],
+                "s",
+                ">= 1.6",
+                faster=True,
+            )
+        ]
+        if has_bfloat16
+        else []
+    )
     return [
         row(
             "epoch_vs_dataloader",
@@ -164,6 +129,7 @@ def rows(params: Params) -> list[Row]:
             slowly["dataloader"],
             "s",
             ">= 4",
+            faster=True,
         ),
         row(
             "floor_vs_dataloader",
@@ -172,6 +138,7 @@ def rows(params: Params) -> list[Row]:
             slowly["dataloader"],
             "s",
             ">= 4",
+            faster=True,
         ),
         row(
             "epoch_vs_best_torch",
@@ -180,6 +147,7 @@ def rows(params: Params) -> list[Row]:
             found[best],
             "s",
             ">= 1.1",
+            faster=True,
         ),
         *(
             row(
@@ -188,8 +156,9 @@ def rows(params: Params) -> list[Row]:
                 found["ours"],
                 found[name],
                 "s",
+                faster=True,
             )
-            for name in rivals
+            for name in others
         ),
         row(
             "epoch_vs_floor",
@@ -199,12 +168,5 @@ def rows(params: Params) -> list[Row]:
             "s",
             "<= 1.1",
         ),
-        row(
-            "bf16_vs_float32",
-            "an epoch with bfloat16 products against float32",
-            found["bfloat16"],
-            found["ours"],
-            "s",
-            ">= 1.6",
-        ),
+        *bfloat16,
     ]

@@ -31,6 +31,7 @@ def row(
     rival: Sequence[float],
     unit: str,
     target: str | None = None,
+    faster: bool = False,
     **more: object,
 ) -> Row:
     """One line of the results, from what was measured in each round.
@@ -41,22 +42,21 @@ def row(
         ours: a number a round.
         rival: likewise, of the same rounds.
         unit: of these numbers.
-        target: ``">= 4"`` for a ratio rival / ours (how many times faster), ``"<= 1.1"`` for ours / rival, which is
-            also the ratio of a row without a target.
+        target: what the ratio should be, as ``">= 4"`` or ``"<= 1.1"``.
+        faster: the ratio is rival / ours, how many times faster ours is, and not ours / rival.
         more: further numbers of the row.
 
     Returns:
         ``ours`` and ``rival`` as medians; ``ratio`` as the median of the rounds' ratios, with the first and third
-        quartile as ``spread``.
+        quartile as ``spread`` (None for one round); ``is``, how the ratio is made; ``met``, whether it is as it should.
     """
-    faster = target is not None and target.startswith(">=")
     ratios = [b / a if faster else a / b for a, b in zip(ours, rival, strict=True)]
-    low, _, high = quantiles(ratios) if len(ratios) > 1 else ratios * 3
     ratio = median(ratios)
     met = None
     if target is not None:
-        bound = float(target.split()[1])
-        met = ratio >= bound if faster else ratio <= bound
+        comparison, bound = target.split()
+        met = ratio >= float(bound) if comparison == ">=" else ratio <= float(bound)
+    quartiles = quantiles(ratios) if len(ratios) > 1 else None
     return {
         "name": name,
         "what": what,
@@ -64,7 +64,8 @@ def row(
         "rival": median(rival),
         "unit": unit,
         "ratio": ratio,
-        "spread": [low, high],
+        "is": "rival / ours" if faster else "ours / rival",
+        "spread": quartiles and [quartiles[0], quartiles[2]],
         "rounds": len(ratios),
         "target": target,
         "met": met,

@@ -2,20 +2,26 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from benchmarks.epoch import BY_HAND
 from benchmarks.measure import Row, interleaved, row, seconds
+from cifar2 import hardware, training
+from cifar2.errors import UserError
 from cifar2.params import Params
+from tools.repro import shares
 
 ROOT = Path(__file__).parent.parent
 # What only imports torch, told in the same form as a stage.
@@ -28,25 +34,43 @@ SIDE_BY_SIDE_ROUNDS = 2
 def probe(folder: Path, *stage: str, until_training: bool = False) -> dict[str, float]:
     """Run a stage in ``folder`` under :mod:`benchmarks.probe`, and return what that tells."""
     option = ["--until-training"] if until_training else []
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "benchmarks.probe", *option, *stage],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    printed = run([sys.executable, "-m", "benchmarks.probe", *option, *stage], folder)
+    told: dict[str, float] = json.loads(printed.splitlines()[-1])
     return told
+
+
+def run(command: list[str], folder: Path = ROOT, **environment: str) -> str:
+    """Run a command in ``folder`` with the project's modules, and return what it prints.
+
+    Raises:
+        UserError: it failed; the message is its last word.
+    """
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} failed: {(done.stderr.strip() or 'no word').splitlines()[-1]}")
+    return done.stdout
 
 
 def scratch(folder: Path, **train: object) -> None:
     """Give ``folder`` what the stages read, with other values for ``train`` in its params.yaml."""
     for name in ("data", "metrics"):
-        subprocess.run(["cp", "-r", "--reflink=auto", str(ROOT / name), str(folder)], check=True)  # noqa: S603, S607
+        shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["train"] |= train
+    params["train"] |= BY_HAND | train
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def check() -> None:
+    """What is measured here must be there: Linux, and a pipeline that is up to date.
+
+    Raises:
+        UserError: it is not.
+    """
+    if sys.platform != "linux":
+        raise UserError("`make bench` reads the kernel's account of a process, which only Linux keeps in /proc")
+    if json.loads(run(["dvc", "status", "--json"])):
+        raise UserError("the pipeline is not up to date; run `make repro`, then `make bench`")
 
 
 def rows(params: Params) -> list[Row]:
@@ -58,7 +82,8 @@ def rows(params: Params) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scratch(folder, precision="bfloat16")
-        found += _bfloat16_accuracy(folder)
+        if hardware.product_dtype("bfloat16", training.CPU) == torch.bfloat16:
+            found += _bfloat16_accuracy(folder)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scratch(folder, epochs=SIDE_BY_SIDE_EPOCHS)
@@ -153,29 +178,24 @@ def _bfloat16_accuracy(folder: Path) -> list[Row]:
 
 
 def _side_by_side(folder: Path, names: list[str]) -> list[Row]:
-    """All configurations, a few epochs each: two at a time with a thread each, against one at a time with two."""
+    """All configurations, a few epochs each: shared out as ``tools.repro`` does, against one at a time on all cores."""
 
-    def train(names: list[str], threads: int) -> None:
-        running = [
-            subprocess.Popen(  # noqa: S603
-                [sys.executable, str(ROOT / "stages/train.py"), name],
-                cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)},
-                stdout=subprocess.DEVNULL,
-            )
-            for name in names
-        ]
-        if sum(process.wait() for process in running):
-            raise RuntimeError(f"training {', '.join(names)} failed")
+    def train(name: str, threads: int) -> None:
+        run([sys.executable, str(ROOT / "stages/train.py"), name], folder, OMP_NUM_THREADS=str(threads))
 
-    def pairs() -> None:
-        for pair in zip_longest(names[::2], names[1::2]):
-            together = [name for name in pair if name]
-            train(together, threads=3 - len(together))
+    cores = os.cpu_count() or 1
+    together, threads = shares(names, cores, cores)
+    at_once = max(1, cores // threads)
+
+    def side_by_side() -> None:
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(lambda name: train(name, threads), together))
+        for name in names[len(together) :]:
+            train(name, cores)
 
     def apart() -> None:
         for name in names:
-            train([name], threads=2)
+            train(name, cores)
 
     def models() -> bytes:
         return b"".join(
@@ -190,37 +210,31 @@ def _side_by_side(folder: Path, names: list[str]) -> list[Row]:
         return taken
 
     found = interleaved(
-        {"pairs": partial(timed, pairs), "apart": partial(timed, apart)}, SIDE_BY_SIDE_ROUNDS, warm_up=0
+        {"side by side": partial(timed, side_by_side), "apart": partial(timed, apart)}, SIDE_BY_SIDE_ROUNDS, warm_up=0
     )
     if len(hashes) > 1:
         raise RuntimeError("the models depend on how they were trained")
     return [
         row(
             "side_by_side",
-            f"all configurations, {SIDE_BY_SIDE_EPOCHS} epochs: two at a time on a thread each, against one on two",
-            found["pairs"],
+            f"all configurations, {SIDE_BY_SIDE_EPOCHS} epochs: as `make repro` trains them, against one by one",
+            found["side by side"],
             found["apart"],
             "s",
             ">= 1",
+            faster=True,
         )
     ]
 
 
 def _dvc() -> list[Row]:
     """DVC's share, in the project itself: what is measured changes nothing there."""
-
-    def run(*command: str) -> float:
-        return seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True))  # noqa: S603
-
-    status = subprocess.run(["dvc", "status", "--json"], cwd=ROOT, check=True, capture_output=True)  # noqa: S607
-    if json.loads(status.stdout):
-        sys.exit("error: the pipeline is not up to date; run `make repro`, then `make bench`")
     found = interleaved(
         {
-            "nothing": lambda: run("dvc", "repro"),
-            "version": lambda: run("dvc", "--version"),
-            "select under dvc": lambda: run("dvc", "repro", "--single-item", "--force", "select_model"),
-            "select": lambda: run(sys.executable, "stages/select_model.py"),
+            "nothing": partial(seconds, lambda: run(["dvc", "repro"])),
+            "version": partial(seconds, lambda: run(["dvc", "--version"])),
+            "under dvc": partial(seconds, lambda: run(["dvc", "repro", "--single-item", "--force", "select_model"])),
+            "alone": partial(seconds, lambda: run([sys.executable, "stages/select_model.py"])),
         },
         ROUNDS,
     )
@@ -235,8 +249,8 @@ def _dvc() -> list[Row]:
         row(
             "dvc_share",
             "a stage (select_model) under `dvc repro`, against the bare script",
-            found["select under dvc"],
-            found["select"],
+            found["under dvc"],
+            found["alone"],
             "s",
         ),
     ]

@@ -38,7 +38,7 @@ class Activation(NamedTuple):
 ACTIVATIONS = {
     "tanh": Activation(torch.tanh_, lambda a: a.square_().neg_().add_(1)),
     "relu": Activation(torch.relu_, Tensor.sign_),
-    "sigmoid": Activation(torch.sigmoid_, lambda a: a.mul_(1 - a)),
+    "sigmoid": Activation(torch.sigmoid_, lambda a: a.addcmul_(a, a, value=-1)),
     "identity": Activation(lambda z: z, lambda a: a.fill_(1)),
 }
 
@@ -49,7 +49,7 @@ class _Buffers(NamedTuple):
     targets: Tensor  # N x classes, 1 at the label
     probabilities: Tensor  # N x classes
     a: list[Tensor]  # a[l], N x n_l[l], for l = 0..L-1
-    delta: list[Tensor]  # delta[l], N x n_l[l], for l = 0..L; the input's is never asked for
+    delta: dict[int, Tensor]  # delta[l], N x n_l[l], for l = 1..L
     ones: Tensor  # N
 
 
@@ -85,7 +85,7 @@ class InPlace:
         self.L = model.L
         self.f_, self.df_ = ACTIVATIONS[activation]
         self.lr, self.momentum, self.weight_decay, self.nesterov = lr, momentum, weight_decay, nesterov
-        self.batch_size = batch_size
+        self.batch_size = batch_size = min(batch_size, len(y))
 
         self.p = parameters_to_vector(parameters).detach()
         vector_to_parameters(self.p, parameters)
@@ -107,7 +107,7 @@ class InPlace:
             targets=self.targets.new_empty(batch_size, n_l[-1]),
             probabilities=self.targets.new_empty(batch_size, n_l[-1]),
             a=[self.x.new_empty(batch_size, n) for n in n_l[:-1]],
-            delta=[self.x.new_empty(batch_size, n) for n in n_l],
+            delta={l: self.x.new_empty(batch_size, n_l[l]) for l in range(1, self.L + 1)},
             ones=self.x.new_ones(batch_size),
         )
         self.buffers = {n: _first(largest, n) for n in {batch_size, len(y) % batch_size}}
@@ -178,4 +178,4 @@ def _by_layer(vector: Tensor, shapes: Sequence[torch.Size]) -> tuple[dict[int, T
 def _first(buffers: _Buffers, n: int) -> _Buffers:
     """The part of each buffer that a batch of ``n`` examples uses."""
     targets, probabilities, a, delta, ones = buffers
-    return _Buffers(targets[:n], probabilities[:n], [t[:n] for t in a], [t[:n] for t in delta], ones[:n])
+    return _Buffers(targets[:n], probabilities[:n], [t[:n] for t in a], {l: t[:n] for l, t in delta.items()}, ones[:n])

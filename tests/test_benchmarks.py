@@ -16,10 +16,11 @@ def test_contenders_take_turns_and_the_warm_up_does_not_count():
 
 
 @pytest.mark.parametrize(
-    ("target", "ratio", "met"), [(">= 4", 2.0, False), (">= 2", 2.0, True), ("<= 1", 0.5, True), (None, 0.5, None)]
+    ("target", "faster", "ratio", "met"),
+    [(">= 4", True, 2.0, False), (">= 2", True, 2.0, True), ("<= 0.4", False, 0.5, False), (None, False, 0.5, None)],
 )
-def test_a_ratio_says_how_many_times_faster_or_how_much_of_the_rivals(target, ratio, met):
-    found = row("r", "", ours=[1, 2, 3], rival=[2, 4, 6], unit="s", target=target)
+def test_a_ratio_says_how_many_times_faster_or_how_much_of_the_rivals(target, faster, ratio, met):
+    found = row("r", "", ours=[1, 2, 3], rival=[2, 4, 6], unit="s", target=target, faster=faster)
     assert (found["ours"], found["rival"]) == (2, 4)
     assert found["ratio"] == ratio
     assert found["met"] is met
@@ -27,6 +28,6 @@ def test_a_ratio_says_how_many_times_faster_or_how_much_of_the_rivals(target, ra
 
 def test_ratios_are_taken_within_a_round():
     """A round in which the machine is ten times slower changes no ratio."""
-    found = row("r", "", ours=[1, 10, 1, 1], rival=[2, 20, 2, 2], unit="s", target=">= 1")
+    found = row("r", "", ours=[1, 10, 1, 1], rival=[2, 20, 2, 2], unit="s", faster=True)
     assert found["ratio"] == 2
     assert found["spread"] == [2, 2]

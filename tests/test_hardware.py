@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from cifar2 import hardware
+from cifar2 import hardware, models, training
 from cifar2.errors import UserError
+from cifar2.params import Configuration, Normalise, Train
+from tests.conftest import random_split
 
 CPU = torch.device("cpu")
 
@@ -45,6 +47,7 @@ def test_a_gpu_is_deterministic_and_without_tf32(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.backends.cuda.matmul.allow_tf32 = True
     hardware.device("cuda")
     assert asked == [True]
     assert not torch.backends.cudnn.allow_tf32
@@ -69,3 +72,27 @@ def test_float32_asks_no_questions(monkeypatch, capsys):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
     assert hardware.product_dtype("float32", CPU) == torch.float32
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_gpu_trains_as_the_cpu_does_to_rounding():
+    split, normalise = random_split(70, 0), Normalise(mean=[0.5] * 3, std=[0.5] * 3)
+    settings = Train(
+        hidden=[8, 8],
+        activation="tanh",
+        epochs=3,
+        batch_size=16,
+        seeds=[0],
+        gradients="backpropagation",
+        precision="float32",
+        device="cuda",
+    )
+    networks = []
+    for device in (CPU, hardware.device("cuda")):
+        network = models.build(models.describe("", settings, normalise, split.classes), 0).to(device)
+        data = training.examples(split, normalise, device)
+        configuration = Configuration(lr=0.05, momentum=0.9, weight_decay=0.001)
+        list(training.train(network, data, data, configuration, settings, seed=0))
+        networks.append(network.cpu())
+    for p, q in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)

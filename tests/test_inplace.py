@@ -91,16 +91,23 @@ def test_an_activation_and_its_derivative_overwrite_their_argument(name):
     torch.testing.assert_close(a, slope)
 
 
-def test_no_step_asks_for_memory_of_the_size_of_the_weights():
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_no_step_asks_for_memory_of_the_size_of_a_layer(activation):
     x, y = data(64, torch.float32)
-    model = MyNet((12, 4096, 3), "relu", "identity")
-    descent = InPlace(model, "relu", x, y, 16, lr=0.1, momentum=0.9, weight_decay=0.1)
+    model = MyNet((12, 4096, 3), activation, "identity")
+    descent = InPlace(model, activation, x, y, 16, lr=0.1, momentum=0.9, weight_decay=0.1)
     order = torch.arange(64)
     descent.epoch(order)
     with torch.profiler.profile(profile_memory=True) as profile:
         descent.epoch(order)
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert 0 <= largest < 4096 * 4
+
+
+def test_a_batch_size_far_above_the_data_is_all_of_it():
+    a, b, found, wanted = both(*data(20), batch_size=10**9)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(a.fc["1"].weight, b.fc["1"].weight, rtol=1e-12, atol=1e-12)
 
 
 def test_the_model_is_what_is_trained():

@@ -83,7 +83,7 @@ def test_a_second_clone_with_another_home_trained_side_by_side_gets_the_same_byt
     home = tmp_path / "home"
     home.mkdir()
     other = new_clone(tmp_path / "other")
-    # A thread each for four of them; the fifth has all cores.
+    # On two cores: a thread each for four of them, then two for the fifth.
     environment = {"HOME": str(home), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     printed = run(other, sys.executable, "-m", "tools.repro", "--jobs", "2", **environment).stdout
     assert printed.count("seed 0 epoch 1") == len(NAMES)

@@ -1,6 +1,6 @@
 import pytest
 
-from tools.repro import shares
+from tools.repro import main, shares
 
 FIVE = ["a", "b", "c", "d", "e"]
 
@@ -17,5 +17,13 @@ FIVE = ["a", "b", "c", "d", "e"]
         ([], 2, 2, [], 2),
     ],
 )
-def test_cores_are_shared_and_none_is_left_idle(stale, jobs, cores, side_by_side, threads):
+def test_the_stages_share_the_cores_evenly(stale, jobs, cores, side_by_side, threads):
     assert shares(stale, jobs, cores) == (side_by_side, threads)
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "many"])
+def test_a_number_of_jobs_that_is_none_is_one_line(monkeypatch, capsys, jobs):
+    monkeypatch.setattr("sys.argv", ["repro", f"--jobs={jobs}"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.endswith(f"error: argument --jobs: {jobs} is not a number from 1\n")

@@ -28,7 +28,9 @@ def _dvc(*arguments: str) -> None:
 
 
 def _stale() -> list[str]:
-    status = subprocess.run(["dvc", "status", "--json"], check=True, capture_output=True, text=True)  # noqa: S607
+    status = subprocess.run(["dvc", "status", "--json"], stdout=subprocess.PIPE, text=True)  # noqa: S607
+    if status.returncode:
+        sys.exit(status.returncode)
     return [stage for stage in json.loads(status.stdout) if stage.startswith("train@")]
 
 
@@ -46,10 +48,16 @@ def _run(stage: str, threads: int) -> bool:
     return process.returncode == 0
 
 
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
+    return int(text)
+
+
 def main() -> None:
     cores = os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=cores, help="configurations trained at a time")
+    parser.add_argument("--jobs", type=_number, default=cores, help="configurations trained at a time")
     jobs = parser.parse_args().jobs
 
     _dvc("repro", "verify")
