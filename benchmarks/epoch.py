@@ -10,13 +10,13 @@ from statistics import median
 
 import torch
 
-from benchmarks.measure import Row, interleaved, row, seconds
+from benchmarks.measure import Row, interleaved, row, seconds, warm
 from benchmarks.rivals import AUTOGRAD, CONFIGURATION, DATALOADER
 from cifar2 import dataset, hardware, models, training
 from cifar2.params import Params
 
 TRAIN = Path("data/prepared/train.safetensors")
-ROUNDS = 21
+ROUNDS = 15
 DATALOADER_ROUNDS = 5
 # What is measured, whatever params.yaml asks for at the moment.
 BY_HAND = {"gradients": "backpropagation", "precision": "float32", "device": "cpu"}
@@ -100,10 +100,11 @@ def rows(params: Params) -> list[Row]:
             else {}
         ),
     }
-    found = interleaved(contenders | {name: rival.seconds for name, rival in others.items()}, ROUNDS)
+    turns = contenders | {name: rival.seconds for name, rival in others.items()}
+    found = interleaved({name: partial(warm, turn) for name, turn in turns.items()}, ROUNDS)
     best = min(others, key=lambda name: median(found[name]))
     slow = {name: contenders[name] for name in ("ours", "products")} | {"dataloader": dataloader.seconds}
-    slowly = interleaved(slow, DATALOADER_ROUNDS)
+    slowly = interleaved({name: partial(warm, turn) for name, turn in slow.items()}, DATALOADER_ROUNDS)
     for rival in (dataloader, *others.values()):
         rival.end()
     bfloat16 = (

@@ -15,6 +15,12 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def warm(work: Callable[[], float]) -> float:
+    """What ``work`` measures the second time: the first fetches its memory back after the others' turns."""
+    work()
+    return work()
+
+
 def interleaved(works: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
     """Let each of ``works`` measure itself once a round; the first ``warm_up`` rounds do not count."""
     found: dict[str, list[float]] = {name: [] for name in works}
