@@ -3,8 +3,8 @@ import torch
 
 from cifar2 import hardware, models, training
 from cifar2.errors import UserError
-from cifar2.params import Configuration, Normalise, Train
 from tests.conftest import random_split
+from tests.test_training import CONFIGURATION, NORMALISE, SETTINGS
 
 CPU = torch.device("cpu")
 
@@ -76,23 +76,12 @@ def test_float32_asks_no_questions(monkeypatch, capsys):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 def test_a_gpu_trains_as_the_cpu_does_to_rounding():
-    split, normalise = random_split(70, 0), Normalise(mean=[0.5] * 3, std=[0.5] * 3)
-    settings = Train(
-        hidden=[8, 8],
-        activation="tanh",
-        epochs=3,
-        batch_size=16,
-        seeds=[0],
-        gradients="backpropagation",
-        precision="float32",
-        device="cuda",
-    )
+    split = random_split(70, 0)
     networks = []
     for device in (CPU, hardware.device("cuda")):
-        network = models.build(models.describe("", settings, normalise, split.classes), 0).to(device)
-        data = training.examples(split, normalise, device)
-        configuration = Configuration(lr=0.05, momentum=0.9, weight_decay=0.001)
-        list(training.train(network, data, data, configuration, settings, seed=0))
+        network = models.build(models.describe("", SETTINGS, NORMALISE, split.classes), 0).to(device)
+        data = training.examples(split, NORMALISE, device)
+        list(training.train(network, data, data, CONFIGURATION, SETTINGS, seed=0))
         networks.append(network.cpu())
     for p, q in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
