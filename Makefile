@@ -6,7 +6,7 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro compare bench test test-slow lint format readme lock clean
+.PHONY: help install repro beyond compare bench test test-slow lint format readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ repro: install  ## get CIFAR-10, run what changed in the pipeline, JOBS configur
 	@# Two tables, because one of all metrics is wider than any screen.
 	dvc metrics show metrics/train/*.json
 	dvc metrics show metrics/evaluate/*.json
+
+beyond: install  ## what takes longer than that: the CNN and the ablation
+	dvc repro beyond/dvc.yaml
+	dvc metrics show beyond/metrics/evaluate/*.json
 
 compare: install  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
@@ -55,7 +59,7 @@ $(VENV)/installed: requirements.txt requirements-uv.txt pyproject.toml
 
 COMPILE = uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock"
 lock: install  ## pin every dependency anew (UPGRADE=--upgrade for the newest)
-	$(COMPILE) $(UPGRADE) pyproject.toml --group dev --output-file requirements.txt
+	$(COMPILE) $(UPGRADE) pyproject.toml --group dev --group transfer --output-file requirements.txt
 	$(COMPILE) $(UPGRADE) --group uv --output-file requirements-uv.txt
 
 clean:  ## delete the environment and the downloads (DVC's cache stays)

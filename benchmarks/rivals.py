@@ -87,6 +87,11 @@ def from_dataloader(params: Params, split: dataset.Split) -> Callable[[], object
     return epoch
 
 
+def pictures(params: Params, split: dataset.Split) -> training.Examples:
+    """What every contender learns from."""
+    return training.examples(split, params.normalise.mean, params.normalise.std)
+
+
 def hyperparameters(params: Params) -> dict[str, Any]:
     """What both optimizers get."""
     return params.configs[CONFIGURATION].model_dump(include={"lr", "momentum", "weight_decay"})
@@ -96,7 +101,7 @@ def epoch_of(name: str, params: Params, split: dataset.Split) -> Callable[[], ob
     """The next epoch of the rival called ``name``, a key of ``AUTOGRAD`` or ``DATALOADER``."""
     if name == DATALOADER:
         return from_dataloader(params, split)
-    return by_autograd(params, training.examples(split, params.normalise), **AUTOGRAD[name])
+    return by_autograd(params, pictures(params, split), **AUTOGRAD[name])
 
 
 DATALOADER = "DataLoader"

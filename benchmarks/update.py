@@ -9,9 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from benchmarks.epoch import the_network
 from benchmarks.measure import Row, interleaved, row, seconds
-from benchmarks.rivals import CONFIGURATION, hyperparameters, sequential
-from cifar2 import dataset, models, training
+from benchmarks.rivals import CONFIGURATION, hyperparameters, pictures, sequential
+from cifar2 import dataset
 from cifar2.inplace import InPlace
 from cifar2.params import Params
 from cifar2.sgd import SGD
@@ -24,13 +25,18 @@ ROUNDS = 21
 def rows(params: Params) -> list[Row]:
     """The rows about the update."""
     split = dataset.load(TRAIN)
-    data = training.examples(split, params.normalise)
+    data = pictures(params, split)
     x = data.x[: params.train.batch_size].flatten(1)
     deltas = torch.randn(params.train.batch_size, params.train.hidden[0]) / params.train.batch_size
     momentum = params.configs[CONFIGURATION].momentum
-    network = models.build(models.describe("", params.train, params.normalise, split.classes), seed=0)
     descent = InPlace(
-        network, params.train.activation, data.x, data.y, params.train.batch_size, **hyperparameters(params)
+        the_network(params, split.classes),
+        params.train.activation,
+        data.x,
+        data.y,
+        params.train.batch_size,
+        momentum=momentum,
+        weight_decay=params.configs[CONFIGURATION].weight_decay,
     )
 
     def products(beta: float) -> float:
@@ -59,7 +65,9 @@ def rows(params: Params) -> list[Row]:
 
     found = interleaved(
         {
-            "passes": partial(after_products, descent._update, descent.weights[1], descent.weight_sums[1]),
+            "passes": partial(
+                after_products, partial(descent._update, 0.01), descent.weights[1], descent.weight_sums[1]
+            ),
             "product": partial(products, 0.0),
             "product with momentum": partial(products, momentum),
             "SGD": by(SGD),

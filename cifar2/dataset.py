@@ -1,13 +1,15 @@
-"""The pictures of the chosen classes: split, save, load, normalise."""
+"""The pictures of the chosen classes, or what was made of them: split, save, load, normalise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from cifar2 import files
+from cifar2.params import Features
 
 
 @dataclass(frozen=True)
@@ -15,16 +17,18 @@ class Split:
     """Some pictures.
 
     Attributes:
-        images: uint8, N x 3 x 32 x 32, channels red, green, blue.
+        images: uint8, N x 3 x 32 x 32, channels red, green, blue; or features made of them, float32, N x F.
         labels: int64, N, each the position of the picture's class in ``classes``.
         index: int64, N, each picture's place in the official order of CIFAR-10's training or test part.
         classes: the names of the classes.
+        features: what made the features, if they are any.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     classes: tuple[str, ...]
+    features: Features | None = None
 
 
 def split_indices(n: int, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -57,9 +61,8 @@ def select(images: Tensor, labels: Tensor, index: Tensor, names: Sequence[str], 
 
 def save(path: Path, split: Split) -> None:
     """Write ``split`` as safetensors."""
-    files.write_tensors(
-        path, {"images": split.images, "labels": split.labels, "index": split.index}, {"classes": split.classes}
-    )
+    about = {"classes": split.classes, "features": split.features.model_dump() if split.features else None}
+    files.write_tensors(path, {"images": split.images, "labels": split.labels, "index": split.index}, about)
 
 
 def load(path: Path) -> Split:
@@ -70,9 +73,12 @@ def load(path: Path) -> Split:
     """
     tensors, about = files.read_tensors(path)
     try:
-        return Split(tensors["images"], tensors["labels"], tensors["index"], tuple(about["classes"]))
+        features = Features.model_validate(about["features"]) if about["features"] else None
+        return Split(tensors["images"], tensors["labels"], tensors["index"], tuple(about["classes"]), features)
     except KeyError as error:
         raise files.damaged(path, f"it has no {error}") from error
+    except ValidationError as error:
+        raise files.damaged(path, error) from error
 
 
 def join(first: Split, second: Split) -> Split:
@@ -82,6 +88,7 @@ def join(first: Split, second: Split) -> Split:
         torch.cat([first.labels, second.labels]),
         torch.cat([first.index, second.index]),
         first.classes,
+        first.features,
     )
 
 

@@ -8,11 +8,32 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 from torch import Tensor
 
+from cifar2.uncertainty import standard_error
+
 
 def accuracy_interval(n_correct: int, n: int) -> list[float]:
     """Wilson's 95 % interval for a share of right answers, [low, high] (Wilson, 1927; scipy's ``proportion_ci``)."""
     interval = binomtest(n_correct, n).proportion_ci(0.95, method="wilson")
     return [float(interval.low), float(interval.high)]
+
+
+def accuracy_over_seeds(correct: Tensor) -> dict[str, Any]:
+    """The accuracy of several models that differ by their seed, as a mean.
+
+    Args:
+        correct: bool, seeds x examples.
+
+    Returns:
+        ``mean``; ``std``, the standard deviation between seeds (None for one); ``ci95``, 1.96 standard errors to both
+        sides, [low, high], which count seeds and pictures.
+    """
+    over_seeds = correct.double().mean(1)
+    mean, margin = over_seeds.mean().item(), 1.96 * standard_error(correct)
+    return {
+        "mean": mean,
+        "std": over_seeds.std().item() if len(correct) > 1 else None,
+        "ci95": [max(0.0, mean - margin), min(1.0, mean + margin)],
+    }
 
 
 def classification_metrics(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:

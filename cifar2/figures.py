@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -97,6 +98,28 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     return figure
 
 
+def pairs(left: Tensor, right: Tensor, captions: Sequence[str], title: str) -> Figure:
+    """Pictures side by side, two and two.
+
+    Args:
+        left: uint8, N x 3 x 32 x 32.
+        right: likewise.
+        captions: N.
+        title: of the figure.
+    """
+    columns = 9
+    rows = max(1, -(-len(captions) // columns))
+    figure = Figure((12, 0.6 + 0.95 * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    gap = left.new_full((3, 32, 1), 255)
+    for axes, one, other, caption in zip(figure.axes, left, right, captions, strict=False):
+        axes.imshow(torch.cat([one, gap, other], 2).permute(1, 2, 0).numpy())
+        axes.set_title(caption, fontsize=8, pad=2)
+    figure.suptitle(title)
+    return figure
+
+
 def gradient_errors(results: Sequence[tuple["Case", "Errors"]], tolerances: "Errors") -> Figure:
     """Every check's errors, by activation and loss, against the tolerances."""
     groups: dict[str, list[Errors]] = {}
@@ -122,11 +145,10 @@ def gradient_errors(results: Sequence[tuple["Case", "Errors"]], tolerances: "Err
     return figure
 
 
-def ranking(rows: Sequence["Ranked"], n_seeds: int) -> Figure:
-    """The three criteria of the rule side by side, best configuration on top."""
+def ranking(rows: Sequence["Ranked"], families: Mapping[str, str], n_seeds: int) -> Figure:
+    """The three criteria of the rule side by side, best configuration on top; ``families[name]`` of each."""
     figure = Figure((10, 1.7 + 0.42 * len(rows)), layout="constrained")
     accuracy, loss, gap = figure.subplots(1, 3, sharey=True)
-    names = [row.name for row in rows]
     colours = [BLUE if row.rank == 1 else GREEN if row.tied_on_loss else ORANGE if row.tied else GREY for row in rows]
     m = [row.metrics for row in rows]
 
@@ -144,7 +166,7 @@ def ranking(rows: Sequence["Ranked"], n_seeds: int) -> Figure:
     _dots(gap, [x["gap"] for x in m], [0.0] * len(m), colours)
     gap.set(xlabel="training minus validation accuracy", title="3  the smallest gap")
 
-    accuracy.set_yticks(range(len(rows)), [f"{row.rank}  {name}" for row, name in zip(rows, names, strict=True)])
+    accuracy.set_yticks(range(len(rows)), [f"{row.name} ({families[row.name]})  {row.rank}" for row in rows])
     accuracy.invert_yaxis()
     for colour, label in ((BLUE, "selected"), (GREEN, "tied to the gap"), (ORANGE, "tied on accuracy"), (GREY, "out")):
         if colour in colours:

@@ -1,6 +1,7 @@
-"""What training runs on: the device, and the number format of its matrix products."""
+"""What training runs on: the device, the number format of its matrix products, and what convolutions run on."""
 
 import functools
+import os
 import sys
 
 import torch
@@ -26,6 +27,15 @@ def device(name: str) -> torch.device:
         torch.use_deterministic_algorithms(True)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return torch.device(name)
+
+
+def fix_convolutions(threads: int) -> None:
+    """Fix what the bits of convolutions depend on: the number of threads, and oneDNN's instruction set.
+
+    To be called before the first convolution; an instruction set that the user has chosen stays.
+    """
+    torch.set_num_threads(threads)
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
 @functools.cache

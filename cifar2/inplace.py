@@ -9,7 +9,8 @@ them.  What differs is where things are kept:
   the gradient is never stored, and alpha = 1 / batch size makes the sum a mean.  What remains of the update is
   v <- v + weight_decay * p and p <- p - lr * v.
 * All parameters are pieces of one vector, all velocities of another, so that each of these two is one operation.
-* An activation overwrites its z, and its derivative overwrites the activation as soon as that has been used.
+* An activation overwrites its z, and its derivative overwrites the activation as soon as that has been used.  Only
+  dropout needs a place more: the derivative is that of the activation before units were dropped.
 * The outputs of an epoch are kept, and its loss and accuracy are computed once, by whoever wants them.
 
 In bfloat16 the products read and write that format (8 significant bits, the range of float32), while parameters and
@@ -21,10 +22,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from cifar2.mynet import MyNet
+from cifar2.mynet import MyNet, smoothed
 
 
 class Activation(NamedTuple):
@@ -48,13 +48,15 @@ class _Buffers(NamedTuple):
 
     targets: Tensor  # N x classes, 1 at the label
     probabilities: Tensor  # N x classes
-    a: list[Tensor]  # a[l], N x n_l[l], for l = 0..L-1
+    a: list[Tensor]  # a[l] before dropout, N x n_l[l], for l = 0..L-1
+    masks: dict[int, Tensor]  # of dropout: zeros and 1 / (1 - dropout), N x n_l[l], for l = 1..L-1
+    read: list[Tensor]  # what layer l + 1 reads: a[l] after dropout, or itself
     delta: dict[int, Tensor]  # delta[l], N x n_l[l], for l = 1..L
     ones: Tensor  # N
 
 
 class InPlace:
-    """Gradient descent on the mean cross-entropy of a ``MyNet`` whose last layer is linear.
+    """Gradient descent on the mean cross-entropy of a ``MyNet`` whose last layer is linear, with its dropout.
 
     Args:
         model: is trained; its parameters become pieces of one vector.
@@ -62,7 +64,9 @@ class InPlace:
         x: N pictures of any shape, on the model's device.
         y: their labels, N.
         batch_size: examples a step; an epoch's last step takes what is left.
-        lr, momentum, weight_decay, nesterov: as in ``sgd.SGD``.
+        momentum, weight_decay, nesterov: as in ``sgd.SGD``.
+        label_smoothing: as in ``mynet.smoothed``.
+        augment: makes other pictures of a batch, before each step.
         dtype: what the matrix products read and write; the parameters' own unless named.
     """
 
@@ -73,10 +77,11 @@ class InPlace:
         x: Tensor,
         y: Tensor,
         batch_size: int,
-        lr: float,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        label_smoothing: float = 0.0,
+        augment: Callable[[Tensor], Tensor] | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         parameters = list(model.parameters())
@@ -84,7 +89,8 @@ class InPlace:
         n_l = [shapes[0][1], *(shape[0] for shape in shapes[1::2])]
         self.L = model.L
         self.f_, self.df_ = ACTIVATIONS[activation]
-        self.lr, self.momentum, self.weight_decay, self.nesterov = lr, momentum, weight_decay, nesterov
+        self.momentum, self.weight_decay, self.dropout = momentum, weight_decay, model.dropout
+        self.augment = augment
         self.batch_size = batch_size = min(batch_size, len(y))
 
         self.p = parameters_to_vector(parameters).detach()
@@ -100,38 +106,46 @@ class InPlace:
         self.weights, self.biases = _by_layer(self.w, shapes)
         self.weight_sums, self.bias_sums = _by_layer(self.g, shapes)
 
-        self.x = x.flatten(1).to(dtype)
-        self.targets = one_hot(y, n_l[-1]).to(self.p.dtype)
-        self.outputs = self.x.new_empty(len(y), n_l[-1])
+        self.x = x if augment else x.flatten(1).to(dtype)
+        self.targets = smoothed(y, n_l[-1], label_smoothing, self.p.dtype)
+        self.outputs = self.w.new_empty(len(y), n_l[-1])
+        a = [self.w.new_empty(batch_size, n) for n in n_l[:-1]]
+        hidden = range(1, self.L)
         largest = _Buffers(
             targets=self.targets.new_empty(batch_size, n_l[-1]),
             probabilities=self.targets.new_empty(batch_size, n_l[-1]),
-            a=[self.x.new_empty(batch_size, n) for n in n_l[:-1]],
-            delta={l: self.x.new_empty(batch_size, n_l[l]) for l in range(1, self.L + 1)},
-            ones=self.x.new_ones(batch_size),
+            a=a,
+            masks={l: self.targets.new_empty(batch_size, n_l[l]) for l in hidden} if self.dropout else {},
+            read=[a[0], *(torch.empty_like(a[l]) for l in hidden)] if self.dropout else a,
+            delta={l: self.w.new_empty(batch_size, n_l[l]) for l in range(1, self.L + 1)},
+            ones=self.w.new_ones(batch_size),
         )
         self.buffers = {n: _first(largest, n) for n in {batch_size, len(y) % batch_size}}
 
     @torch.no_grad()
-    def epoch(self, order: Tensor) -> Tensor:
+    def epoch(self, order: Tensor, learning_rates: Sequence[float]) -> Tensor:
         """Take one step a batch, in this order of the examples.
 
         Args:
             order: N places in ``x``, on the same device.
+            learning_rates: one a step.
 
         Returns:
             The outputs for the examples of ``order``, N x classes, each from before the step that it led to; the next
             epoch overwrites them.
         """
-        for batch, outputs in zip(
-            torch.split(order, self.batch_size), torch.split(self.outputs, self.batch_size), strict=True
+        for batch, outputs, lr in zip(
+            torch.split(order, self.batch_size), torch.split(self.outputs, self.batch_size), learning_rates, strict=True
         ):
-            self._step(batch, outputs)
+            self._step(batch, outputs, lr)
         return self.outputs
 
-    def _step(self, batch: Tensor, outputs: Tensor) -> None:
-        targets, probabilities, a, delta, ones = self.buffers[len(batch)]
-        torch.index_select(self.x, 0, batch, out=a[0])
+    def _step(self, batch: Tensor, outputs: Tensor, lr: float) -> None:
+        targets, probabilities, a, masks, read, delta, ones = self.buffers[len(batch)]
+        if self.augment is None:
+            torch.index_select(self.x, 0, batch, out=a[0])
+        else:
+            a[0].copy_(self.augment(self.x[batch]).flatten(1))
         torch.index_select(self.targets, 0, batch, out=targets)
         if self.v_before is not None:
             self.v_before.copy_(self.v)
@@ -139,31 +153,36 @@ class InPlace:
             self.w.copy_(self.p)
 
         for l in range(1, self.L):
-            self.f_(torch.addmm(self.biases[l], a[l - 1], self.weights[l].t(), out=a[l]))
-        torch.addmm(self.biases[self.L], a[self.L - 1], self.weights[self.L].t(), out=outputs)
+            self.f_(torch.addmm(self.biases[l], read[l - 1], self.weights[l].t(), out=a[l]))
+            if self.dropout:
+                masks[l].uniform_().ge_(self.dropout).div_(1 - self.dropout)
+                torch.mul(a[l], masks[l], out=read[l])
+        torch.addmm(self.biases[self.L], read[self.L - 1], self.weights[self.L].t(), out=outputs)
 
         torch.softmax(outputs, 1, probabilities.dtype, out=probabilities)
         torch.sub(probabilities, targets, out=delta[self.L])
         beta, alpha = 0.0 if self.converts else self.momentum, 1 / len(batch)
         for l in range(self.L, 0, -1):
             self.bias_sums[l].addmv_(delta[l].t(), ones, beta=beta, alpha=alpha)
-            self.weight_sums[l].addmm_(delta[l].t(), a[l - 1], beta=beta, alpha=alpha)
+            self.weight_sums[l].addmm_(delta[l].t(), read[l - 1], beta=beta, alpha=alpha)
             if l > 1:
                 torch.mm(delta[l], self.weights[l], out=delta[l - 1])
                 delta[l - 1].mul_(self.df_(a[l - 1]))
-        self._update()
+                if self.dropout:
+                    delta[l - 1].mul_(masks[l - 1])
+        self._update(lr)
 
-    def _update(self) -> None:
+    def _update(self, lr: float) -> None:
         if self.g_as_v is not None:
             self.g_as_v.copy_(self.g)
             torch.add(self.g_as_v, self.v, alpha=self.momentum, out=self.v)
         if self.weight_decay != 0:
             self.v.add_(self.p, alpha=self.weight_decay)
         if self.v_before is None:
-            self.p.add_(self.v, alpha=-self.lr)
+            self.p.add_(self.v, alpha=-lr)
         else:  # g + momentum * v, where g = v - momentum * v_before
-            self.p.add_(self.v, alpha=-self.lr * (1 + self.momentum))
-            self.p.add_(self.v_before, alpha=self.lr * self.momentum)
+            self.p.add_(self.v, alpha=-lr * (1 + self.momentum))
+            self.p.add_(self.v_before, alpha=lr * self.momentum)
 
 
 def _by_layer(vector: Tensor, shapes: Sequence[torch.Size]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
@@ -177,5 +196,13 @@ def _by_layer(vector: Tensor, shapes: Sequence[torch.Size]) -> tuple[dict[int, T
 
 def _first(buffers: _Buffers, n: int) -> _Buffers:
     """The part of each buffer that a batch of ``n`` examples uses."""
-    targets, probabilities, a, delta, ones = buffers
-    return _Buffers(targets[:n], probabilities[:n], [t[:n] for t in a], {l: t[:n] for l, t in delta.items()}, ones[:n])
+    targets, probabilities, a, masks, read, delta, ones = buffers
+    return _Buffers(
+        targets[:n],
+        probabilities[:n],
+        [t[:n] for t in a],
+        {l: t[:n] for l, t in masks.items()},
+        [t[:n] for t in read],
+        {l: t[:n] for l, t in delta.items()},
+        ones[:n],
+    )

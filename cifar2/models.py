@@ -1,65 +1,156 @@
 """Classifiers on disk: what one needs to know to build and use them, and their weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
 
-from cifar2 import files
+from cifar2 import dataset, files, params, transfer
+from cifar2.cnn import Cnn
 from cifar2.mynet import MyNet
-from cifar2.params import Normalise, Train
+
+# Pictures that a network sees at once where nothing is learned.
+BATCH = 256
+# What is kept beside a classifier's weights of how it did.
+ACCURACIES = ("val_accuracy", "train_accuracy")
 
 
-class Card(BaseModel):
+class _Fixed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MyNetShape(_Fixed):
+    """What a ``MyNet`` with logits for outputs is made from."""
+
+    kind: Literal["mynet"] = "mynet"
+    n_l: tuple[int, ...]
+    activation: str
+    dropout: float = 0.0
+
+
+class CnnShape(_Fixed):
+    """What a ``Cnn`` is made from."""
+
+    kind: Literal["cnn"] = "cnn"
+    channels: tuple[int, ...]
+    n_classes: int
+    dropout: float
+
+
+class TransferShape(_Fixed):
+    """What a ``Transfer`` is made from."""
+
+    kind: Literal["transfer"] = "transfer"
+    backbone: str
+    image_size: int
+    trainable_blocks: int | Literal["all"]
+    n_classes: int
+    dropout: float
+
+
+Shape = MyNetShape | CnnShape | TransferShape
+
+
+class Card(_Fixed):
     """All that is needed to use a classifier's weights on a picture.
 
     Attributes:
         configuration: the name of the configuration that it was trained with.
-        n_l: units of each layer, from the pixel values to the classes.
-        activation: of the hidden layers; the outputs are logits.
+        shape: of its network.
+        features: what makes features of a picture before the network sees them, if anything does.
+        flip_average: whether its answers are the mean over a picture and its mirror image.
         classes: what the outputs mean.
-        mean, std: the normalisation of its inputs, by channel.
+        mean, std: the normalisation of the pictures, by channel.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     configuration: str
-    n_l: tuple[int, ...]
-    activation: str
+    shape: Annotated[Shape, Field(discriminator="kind")]
+    features: params.Features | None
+    flip_average: bool
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def convolves(self) -> bool:
+        """Whether its network has convolutions (what makes its features has them in any case)."""
+        return not isinstance(self.shape, MyNetShape)
 
-def describe(configuration: str, settings: Train, normalise: Normalise, classes: Sequence[str]) -> Card:
-    """The card of a classifier for 32 x 32 colour pictures of ``classes``."""
+
+def describe(
+    name: str, configuration: params.AnyConfiguration, everything: params.Params, split: dataset.Split
+) -> Card:
+    """The card of the classifier that the configuration called ``name`` learns from ``split``."""
+    normalise, train = everything.normalise, everything.train
+    mean, std = tuple(normalise.mean), tuple(normalise.std)
+    dropout, n_classes = configuration.dropout, len(split.classes)
+    shape: Shape
+    if isinstance(configuration, params.Cnn):
+        shape = CnnShape(channels=tuple(configuration.channels), n_classes=n_classes, dropout=dropout)
+    elif isinstance(configuration, params.Transfer) and configuration.backbone and configuration.image_size:
+        mean, std = transfer.MEAN, transfer.STD
+        shape = TransferShape(
+            backbone=configuration.backbone,
+            image_size=configuration.image_size,
+            trainable_blocks=configuration.trainable_blocks,
+            n_classes=n_classes,
+            dropout=dropout,
+        )
+    else:
+        hidden = train.hidden if isinstance(configuration, params.Mlp) else []
+        n_l = (split.images[0].numel(), *hidden, n_classes)
+        shape = MyNetShape(n_l=n_l, activation=train.activation, dropout=dropout)
     return Card(
-        configuration=configuration,
-        n_l=(3 * 32 * 32, *settings.hidden, len(classes)),
-        activation=settings.activation,
-        classes=tuple(classes),
-        mean=tuple(normalise.mean),
-        std=tuple(normalise.std),
+        configuration=name,
+        shape=shape,
+        features=split.features,
+        flip_average=configuration.flip_average,
+        classes=split.classes,
+        mean=mean,
+        std=std,
     )
 
 
-def build(card: Card, seed: int) -> MyNet:
-    """A new network with PyTorch's initial weights for ``seed``; the global random state stays as it was."""
+def build(shape: Shape, seed: int, pretrained: bool = True) -> nn.Module:
+    """A new network with PyTorch's initial weights for ``seed``; the global random state stays as it was.
+
+    Args:
+        shape: what to build.
+        seed: of the weights.
+        pretrained: whether a backbone gets the weights that it learned elsewhere, and not random ones.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MyNet(card.n_l, card.activation, "identity")
+        match shape:
+            case MyNetShape():
+                return MyNet(shape.n_l, shape.activation, "identity", shape.dropout)
+            case CnnShape():
+                return Cnn(shape.channels, shape.n_classes, shape.dropout)
+            case TransferShape():
+                arguments = shape.model_dump(exclude={"kind"})
+                return transfer.Transfer(**arguments, pretrained=pretrained)
 
 
-def save(path: Path, card: Card, models: Mapping[str, MyNet]) -> None:
-    """Write ``models``, one or several of the same kind, each under its key."""
+def save(path: Path, card: Card, models: Mapping[str, nn.Module], accuracies: Mapping[str, float | None]) -> None:
+    """Write ``models``, one or several of the same kind, each under its key.
+
+    Args:
+        path: where to.
+        card: of all of them.
+        models: by key.
+        accuracies: of ``ACCURACIES``, what is known; a mean if there are several.
+    """
     tensors = {f"{key}/{name}": t for key, model in models.items() for name, t in model.state_dict().items()}
-    files.write_tensors(path, tensors, {"card": card.model_dump(), "keys": list(models)})
+    files.write_tensors(
+        path, tensors, {"card": card.model_dump(), "keys": list(models), "accuracies": dict(accuracies)}
+    )
 
 
-def load(path: Path) -> tuple[Card, dict[str, MyNet]]:
-    """Read what :func:`save` wrote.
+def load(path: Path) -> tuple[Card, dict[str, nn.Module], dict[str, float | None]]:
+    """Read what :func:`save` wrote: the card, the models in evaluation mode, the accuracies.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -69,22 +160,30 @@ def load(path: Path) -> tuple[Card, dict[str, MyNet]]:
         card = Card.model_validate(about["card"])
         models = {}
         for key in about["keys"]:
-            models[key] = build(card, seed=0)
+            models[key] = build(card.shape, seed=0, pretrained=False).eval()
             prefix = f"{key}/"
             models[key].load_state_dict(
                 {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             )
+        return card, models, about["accuracies"]
     except (KeyError, ValidationError, RuntimeError) as error:
         raise files.damaged(path, error) from error
-    return card, models
+
+
+def inputs(card: Card, images: Tensor) -> Tensor:
+    """What the network of ``card`` reads for uint8 pictures, N x 3 x 32 x 32."""
+    if card.features:
+        return transfer.features(images, **card.features.model_dump())
+    return dataset.normalise(images, card.mean, card.std)
 
 
 @torch.no_grad()
-def logits(model: MyNet, x: Tensor) -> Tensor:
-    """The outputs for normalised pictures ``x``, N x classes."""
-    return torch.cat([model(batch) for batch in torch.split(x, 4096)])
+def logits(model: nn.Module, x: Tensor, flip_average: bool = False) -> Tensor:
+    """The outputs for inputs ``x``, N x classes; with ``flip_average`` their mean over pictures and mirror images."""
+    outputs = torch.cat([model(batch) for batch in torch.split(x, BATCH)])
+    return (outputs + logits(model, x.flip(-1))) / 2 if flip_average else outputs
 
 
-def probabilities(model: MyNet, x: Tensor) -> Tensor:
+def probabilities(model: nn.Module, x: Tensor, flip_average: bool = False) -> Tensor:
     """The softmax of the logits, float64, N x classes."""
-    return torch.softmax(logits(model, x).double(), 1)
+    return torch.softmax(logits(model, x, flip_average).double(), 1)

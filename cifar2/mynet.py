@@ -10,6 +10,9 @@ one row a picture.  With delta[l] = dL/dz[l], the chain rule gives, from the las
     delta[l] = (delta[l+1] w[l+1]) * df[l](z[l])
     dL_dw[l] = delta[l]^T a[l-1]       dL_db[l] = the sum of delta[l] over the batch
 
+With dropout, a hidden a[l] is multiplied by a random mask[l] of zeros and 1 / (1 - dropout), and so is da[l]/dz[l]
+(Srivastava et al., "Dropout", 2014).
+
 (Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", 1986; Bishop, "Pattern
 Recognition and Machine Learning", section 5.3.)
 """
@@ -19,6 +22,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 
 class Activation(NamedTuple):
@@ -61,21 +65,35 @@ def _shaped(y_true: Tensor, y_pred: Tensor) -> Tensor:
 
 
 def _cross_entropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    return (torch.logsumexp(y_pred, 1) - y_pred.gather(1, y_true.unsqueeze(1)).squeeze(1)).mean()
+    return (torch.logsumexp(y_pred, 1) - (_distribution(y_true, y_pred) * y_pred).sum(1)).mean()
 
 
 def _cross_entropy_gradient(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    if y_true.shape != y_pred.shape[:1]:
+    return (torch.softmax(y_pred, 1) - _distribution(y_true, y_pred)) / len(y_true)
+
+
+def _distribution(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """The probability of each class: 1 for a label, or as it is given."""
+    if y_true.shape == y_pred.shape[:1]:
+        return one_hot(y_true, y_pred.shape[1]).to(y_pred.dtype)
+    if y_true.shape != y_pred.shape:
         raise ValueError(f"y_true has shape {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}")
-    gradient = torch.softmax(y_pred, 1)
-    gradient[torch.arange(len(y_true)), y_true] -= 1
-    return gradient / len(y_true)
+    return y_true
+
+
+def smoothed(y: Tensor, n_classes: int, label_smoothing: float, dtype: torch.dtype) -> Tensor:
+    """Labels as probabilities, N x classes, of which ``label_smoothing`` is shared out evenly.
+
+    Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016, section 7.
+    """
+    return one_hot(y, n_classes).to(dtype) * (1 - label_smoothing) + label_smoothing / n_classes
 
 
 LOSSES = {
     # The sum of squared residuals over batch and outputs; y_true like y_pred, or 1-D with as many elements.
     "squared_error": Loss(_squared_error, _squared_error_gradient),
-    # Softmax cross-entropy, the mean over the batch; y_true holds N labels, y_pred N x classes logits.
+    # Softmax cross-entropy, the mean over the batch; y_true holds N labels or N x classes probabilities, y_pred N x
+    # classes logits.
     "cross_entropy": Loss(_cross_entropy, _cross_entropy_gradient),
 }
 
@@ -87,17 +105,26 @@ class MyNet(nn.Module):
         n_l: the number of units of each layer, the input's first: L + 1 numbers.
         activation: of the hidden layers, a key of ``ACTIVATIONS``.
         output_activation: of the last layer; the same unless named.
+        dropout: the share of each hidden layer's units that an example loses in training.
 
     Attributes:
         L: the number of layers with weights.
         fc: ``fc["1"]`` to ``fc[str(L)]``, each an ``nn.Linear``.
         f, df: for l = 1..L the activation function of layer l and its derivative.
         z, a: for the last batch of N, z[l] (l = 1..L) and a[l] (l = 0..L), each N x n_l[l].
+        mask: what its hidden a[l] were multiplied by, drawn from PyTorch's global random state; none without dropout.
         dL_dw, dL_db: for l = 1..L the gradients that ``backpropagation`` found, shaped like the parameters.
     """
 
-    def __init__(self, n_l: Sequence[int], activation: str = "tanh", output_activation: str | None = None) -> None:
+    def __init__(
+        self,
+        n_l: Sequence[int],
+        activation: str = "tanh",
+        output_activation: str | None = None,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.L = len(n_l) - 1
         layers = range(1, self.L + 1)
         names = {l: activation if l < self.L else output_activation or activation for l in layers}
@@ -106,15 +133,20 @@ class MyNet(nn.Module):
         self.df = {l: ACTIVATIONS[names[l]].df for l in layers}
         self.z: dict[int, Tensor] = {}
         self.a: dict[int, Tensor] = {}
+        self.mask: dict[int, Tensor] = {}
         self.dL_dw: dict[int, Tensor] = {}
         self.dL_db: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute a[L], N x n_l[L], for ``x`` of N pictures of any shape with n_l[0] values each."""
         self.a[0] = torch.flatten(x, 1)
+        self.mask = {}
         for l in range(1, self.L + 1):
             self.z[l] = self.fc[str(l)](self.a[l - 1])
             self.a[l] = self.f[l](self.z[l])
+            if self.training and self.dropout and l < self.L:
+                self.mask[l] = (torch.rand_like(self.a[l]) >= self.dropout).to(x.dtype) / (1 - self.dropout)
+                self.a[l] = self.a[l] * self.mask[l]
         return self.a[self.L]
 
     def w(self, l: int) -> Tensor:
@@ -140,7 +172,7 @@ def backpropagation(model: MyNet, y_true: Tensor, y_pred: Tensor, loss: str = "s
         model.dL_dw[l] = delta.T @ model.a[l - 1]
         model.dL_db[l] = delta.sum(0)
         if l > 1:  # nobody asks for the gradient of the input
-            delta = (delta @ model.w(l)) * model.df[l - 1](model.z[l - 1])
+            delta = (delta @ model.w(l)) * model.df[l - 1](model.z[l - 1]) * model.mask.get(l - 1, 1)
 
 
 def gradients(model: MyNet) -> list[Tensor]:

@@ -14,6 +14,8 @@ ClassName = Literal["airplane", "automobile", "bird", "cat", "deer", "dog", "fro
 Activation = Literal["tanh", "relu", "sigmoid", "identity"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PositiveInt = Annotated[int, Field(gt=0)]
+# At least nothing, less than all.
+Share = Annotated[float, Field(ge=0, lt=1)]
 PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
 # A configuration's name becomes part of a command and of file names, on file systems that ignore case too.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
@@ -70,6 +72,7 @@ class Train(_Strict):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     gradients: Literal["backpropagation", "autograd"]
     precision: Literal["float32", "bfloat16"]
+    threads: PositiveInt
     device: Literal["cpu", "cuda", "mps", "auto"]
 
     @model_validator(mode="after")
@@ -85,19 +88,99 @@ class Train(_Strict):
         return self
 
 
-class Configuration(_Strict):
-    """The hyperparameters that compete."""
+class Features(_Strict):
+    """What makes features of pictures, once for all configurations that learn from them."""
 
+    # efficientnet_lite0, or the name of one of torchvision's classifiers.
+    backbone: str
+    image_size: PositiveInt
+    flip_average: bool
+
+
+class Configuration(_Strict):
+    """What competes: a kind of network, and how it is trained.  Whatever has a default here is off by default."""
+
+    model: str
+    # The group in which it competes.
+    family: Literal["mlp", "mlp_augmented", "cnn", "transfer"]
+    # The folder of data/ that it learns from: the pictures, or the features that stage `features` makes of them.
+    input: Literal["prepared", "features"]
     lr: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     nesterov: bool = False
+    # None: train's.
+    epochs: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    label_smoothing: Share = 0.0
+    dropout: Share = 0.0
+    # Done to the training pictures: mirror images, shifts by so many pixels, changes of colour by such a share.
+    flip: bool = False
+    shift: Annotated[int, Field(ge=0, lt=32)] = 0
+    jitter: Share = 0.0
+    # Answers are the mean over a picture and its mirror image.
+    flip_average: bool = False
+    # Stop after so many epochs without a lower validation loss, and keep the best epoch.
+    early_stopping: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov: needs a momentum above 0")
         return self
+
+    @model_validator(mode="after")
+    def _features_are_no_pictures(self) -> Self:
+        if self.input == "features":
+            if self.model != "transfer":
+                raise ValueError("input: features is for model: transfer")
+            if self.alters_pictures or self.flip_average or self.dropout:
+                raise ValueError(
+                    "input: features leaves no pictures to flip, shift or jitter, and no layer for dropout"
+                )
+        return self
+
+    @property
+    def alters_pictures(self) -> bool:
+        """Whether an epoch sees other pictures than those of the data set."""
+        return self.flip or self.shift > 0 or self.jitter > 0
+
+
+class Mlp(Configuration):
+    """The network with hand-written backpropagation; its layers are those of ``train``."""
+
+    model: Literal["mlp"]
+
+
+class Cnn(Configuration):
+    """A convolutional network trained from scratch."""
+
+    model: Literal["cnn"]
+    # Of each convolution.
+    channels: Annotated[list[PositiveInt], Field(min_length=2, max_length=6)]
+
+
+class Transfer(Configuration):
+    """A linear classifier on a network that learned from other pictures."""
+
+    model: Literal["transfer"]
+    # For input: prepared; for input: features they are those of the top level's `features`.
+    backbone: str | None = None
+    image_size: PositiveInt | None = None
+    # How many of the backbone's last parts learn too.
+    trainable_blocks: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+
+    @model_validator(mode="after")
+    def _has_one_backbone(self) -> Self:
+        if self.input == "features" and (self.backbone or self.image_size or self.trainable_blocks):
+            raise ValueError("input: features is of a fixed backbone; fine-tuning needs input: prepared")
+        if self.input == "prepared" and not (self.backbone and self.image_size):
+            raise ValueError("input: prepared needs backbone and image_size")
+        return self
+
+
+AnyConfiguration = Annotated[Mlp | Cnn | Transfer, Field(discriminator="model")]
 
 
 class Refit(_Strict):
@@ -114,8 +197,16 @@ class Params(_Strict):
     normalise: Normalise
     verify: Verify
     train: Train
-    configs: Annotated[dict[Name, Configuration], Field(min_length=1)]
+    features: Features
+    configs: Annotated[dict[Name, AnyConfiguration], Field(min_length=1)]
+    beyond: dict[Name, AnyConfiguration]
     refit: Refit
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        for name in self.configs.keys() & self.beyond.keys():
+            raise ValueError(f"beyond.{name}: configs has a configuration of this name")
+        return self
 
     @model_validator(mode="after")
     def _refit_seed_is_fresh(self) -> Self:
@@ -153,7 +244,10 @@ def load(path: Path = Path("params.yaml")) -> Params:
 
 
 def _line(fault: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+    place = [str(part) for part in fault["loc"] if part != "[key]"]
+    if place[:1] in (["configs"], ["beyond"]):
+        del place[2:3]  # pydantic names the kind of model here
+    key = ".".join(place)
     message = fault["msg"].removeprefix("Value error, ")
     given = fault["input"]
     shown = "" if isinstance(given, dict | BaseModel) else f", not {given!r}"

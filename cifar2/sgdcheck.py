@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cifar2.gradcheck import relative_error
 from cifar2.inplace import InPlace
-from cifar2.mynet import LOSSES, MyNet, backpropagation, gradients
+from cifar2.mynet import LOSSES, MyNet, backpropagation, gradients, smoothed
 from cifar2.sgd import SGD
 
 # Without and with each of the two ideas, then Nesterov's variant.
@@ -23,6 +23,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "momentum and weight decay": {"momentum": 0.9, "weight_decay": 0.01},
     "nesterov and weight decay": {"momentum": 0.9, "weight_decay": 0.01, "nesterov": True},
 }
+# What training adds to that, beside the pictures' augmentation, which comes before both.
+REGULARISED = {"dropout": 0.2, "label_smoothing": 0.1}
 
 
 def trajectory_difference(
@@ -66,6 +68,8 @@ def inplace_difference(
     batch_size: int,
     epochs: int,
     seed: int,
+    dropout: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> float:
     """Train two equal networks, one by ``InPlace`` and one by ``backpropagation`` and ``SGD``.
 
@@ -74,30 +78,38 @@ def inplace_difference(
         y: N labels.
         n_l: units of each layer of the networks.
         activation: of their hidden layers.
-        hyperparameters: what both get besides the learning rate.
+        hyperparameters: what both get besides the learning rate, which falls from epoch to epoch.
         batch_size: examples a step.
         epochs: passes over ``x``.
-        seed: of the networks and the order of the examples.
+        seed: of the networks, the order of the examples and the units dropped.
+        dropout: as in ``MyNet``.
+        label_smoothing: as in ``mynet.smoothed``.
 
     Returns:
         The largest difference between their parameters at the end, relative to the largest parameter.
     """
-    in_place, apart = (_network(n_l, activation, seed).double() for _ in range(2))
-    descent = InPlace(in_place, activation, x, y, batch_size, lr=0.02, **hyperparameters)
+    in_place, apart = (_network(n_l, activation, seed, dropout).double() for _ in range(2))
+    descent = InPlace(in_place, activation, x, y, batch_size, **hyperparameters, label_smoothing=label_smoothing)
     optimizer = SGD(apart.parameters(), lr=0.02, **hyperparameters)
+    targets = smoothed(y, n_l[-1], label_smoothing, x.dtype)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        order = torch.randperm(len(x), generator=generator)
-        descent.epoch(order)
-        for batch in torch.split(order, batch_size):
-            backpropagation(apart, y[batch], apart(x[batch]), "cross_entropy")
-            for parameter, gradient in zip(apart.parameters(), gradients(apart), strict=True):
-                parameter.grad = gradient
-            optimizer.step()
+    with torch.random.fork_rng(devices=[]):
+        for epoch in range(epochs):
+            order = torch.randperm(len(x), generator=generator)
+            batches = torch.split(order, batch_size)
+            optimizer.param_groups[0]["lr"] = 0.02 / (1 + epoch)
+            torch.manual_seed(epoch)
+            descent.epoch(order, [0.02 / (1 + epoch)] * len(batches))
+            torch.manual_seed(epoch)
+            for batch in batches:
+                backpropagation(apart, targets[batch], apart(x[batch]), "cross_entropy")
+                for parameter, gradient in zip(apart.parameters(), gradients(apart), strict=True):
+                    parameter.grad = gradient
+                optimizer.step()
     return relative_error(list(in_place.parameters()), list(apart.parameters()))
 
 
-def _network(n_l: Sequence[int], activation: str, seed: int) -> MyNet:
+def _network(n_l: Sequence[int], activation: str, seed: int, dropout: float = 0.0) -> MyNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MyNet(n_l, activation, "identity")
+        return MyNet(n_l, activation, "identity", dropout)

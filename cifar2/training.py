@@ -2,41 +2,54 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from numpy.random import SeedSequence
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from cifar2 import dataset, files, hardware, models
+from cifar2.augment import augment
 from cifar2.inplace import InPlace
-from cifar2.mynet import LOSSES, MyNet
-from cifar2.params import Configuration, Normalise, Train
+from cifar2.mynet import MyNet
+from cifar2.params import Configuration, Train
+from cifar2.schedule import learning_rates
 from cifar2.sgd import SGD
+from cifar2.uncertainty import standard_error
 
-LOSS = "cross_entropy"
 # The validation loss counts as steady when it moves little over so many last epochs.
 STEADY_EPOCHS = 10
 
 
-# One pass over the data in this order of its N examples, training on the way; returns the outputs, N x classes, each
-# from before the update that it led to.
-Descent = Callable[[Tensor], Tensor]
+# One pass over the data in this order of its N examples, training on the way with one learning rate a step; returns the
+# outputs, N x classes, each from before the update that it led to.
+Descent = Callable[[Tensor, Sequence[float]], Tensor]
 CPU = torch.device("cpu")
 
 
 class Examples(NamedTuple):
-    """Normalised pictures (float32, N x 3 x 32 x 32) and their labels (int64, N), whole in memory, on one device."""
+    """What a network learns from or is measured on, whole in memory, on one device.
+
+    Attributes:
+        x: float32; normalised pictures, N x 3 x 32 x 32, or features of pictures, N x F.
+        y: the labels, int64, N.
+        mean, std: of the pictures' normalisation, by channel.
+    """
 
     x: Tensor
     y: Tensor
+    mean: Sequence[float]
+    std: Sequence[float]
 
 
-def examples(split: dataset.Split, normalise: Normalise, device: torch.device = CPU) -> Examples:
-    """A split made ready for a network on ``device``."""
-    x = dataset.normalise(split.images.to(device), normalise.mean, normalise.std)
-    return Examples(x, split.labels.to(device))
+def examples(split: dataset.Split, mean: Sequence[float], std: Sequence[float], device: torch.device = CPU) -> Examples:
+    """A split made ready for a network on ``device``: its pictures normalised, features as they are."""
+    x = split.images.to(device)
+    return Examples(x if split.features else dataset.normalise(x, mean, std), split.labels.to(device), mean, std)
 
 
 class Epoch(NamedTuple):
@@ -54,7 +67,16 @@ class Epoch(NamedTuple):
     val_accuracy: float | None
 
 
-SUMMARY = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "val_loss_std", "train_accuracy", "gap")
+SUMMARY = (
+    "val_accuracy",
+    "val_accuracy_se",
+    "val_loss",
+    "val_loss_se",
+    "val_loss_std",
+    "train_accuracy",
+    "gap",
+    "kept_epoch",
+)
 
 
 class Diverged(Exception):
@@ -78,18 +100,19 @@ class Scores(NamedTuple):
         return self.correct.double().mean().item()
 
 
-def score(model: MyNet, examples: Examples) -> Scores:
-    """Loss and correctness of each example."""
-    return _scores(models.logits(model, examples.x), examples.y)
+def score(model: nn.Module, examples: Examples, flip_average: bool = False) -> Scores:
+    """Loss and correctness of each example, with the model in evaluation mode."""
+    model.eval()
+    return _scores(models.logits(model, examples.x, flip_average), examples.y)
 
 
 def _scores(outputs: Tensor, y: Tensor) -> Scores:
-    losses = torch.nn.functional.cross_entropy(outputs.float(), y, reduction="none")
+    losses = cross_entropy(outputs.float(), y, reduction="none")
     return Scores(losses.cpu(), (outputs.argmax(1) == y).cpu())
 
 
 def train(
-    model: MyNet,
+    model: nn.Module,
     data: Examples,
     val: Examples | None,
     configuration: Configuration,
@@ -98,27 +121,40 @@ def train(
 ) -> Iterator[Epoch]:
     """Train ``model`` in place, and yield the record of each epoch when it is done.
 
+    With early stopping the model gets the weights of its best epoch back after the last record.
+
     Args:
         model: freshly built, on the device of ``data``.
         data: what to learn from; every epoch visits all of it once, in an order drawn from ``seed``.
-        val: what to measure after each epoch, if anything.
-        configuration: the optimizer's hyperparameters.
-        settings: epochs, batch size, precision and the kind of gradients.
-        seed: of the order of the batches.
+        val: what to measure after each epoch, if anything; early stopping needs it.
+        configuration: how to train.
+        settings: likewise, what all configurations share.
+        seed: of the order of the batches, and of whatever else is random in an epoch.
 
     Raises:
         Diverged: a loss is infinite or not a number; found at the end of an epoch.
     """
-    by_autograd = settings.gradients == "autograd"
-    descent = (_by_autograd if by_autograd else _by_hand)(model, data, configuration, settings)
+    epochs, batch_size = configuration.epochs or settings.epochs, configuration.batch_size or settings.batch_size
+    if isinstance(model, MyNet) and settings.gradients == "backpropagation":
+        descent = _by_hand(model, data, configuration, settings, batch_size)
+    else:
+        descent = _by_autograd(model, data, configuration, batch_size)
+    steps = math.ceil(len(data.y) / batch_size)
+    rates = learning_rates(configuration.schedule, configuration.lr, epochs * steps)
     generator = torch.Generator().manual_seed(seed)
-    for epoch in range(1, settings.epochs + 1):
+    lowest, best_epoch, best_weights = math.inf, 0, None
+    for epoch in range(1, epochs + 1):
         order = torch.randperm(len(data.y), generator=generator).to(data.y.device)
-        on_train = _scores(descent(order), data.y[order])
+        model.train()
+        with torch.random.fork_rng():
+            # What augmentation and dropout draw is the epoch's own, whatever was drawn before it.
+            torch.manual_seed(int(SeedSequence((seed, epoch)).generate_state(1)[0]))
+            outputs = descent(order, rates[(epoch - 1) * steps : epoch * steps])
+        on_train = _scores(outputs, data.y[order])
         if not math.isfinite(on_train.loss):
-            step = 1 + int(on_train.losses.isfinite().logical_not().nonzero()[0]) // settings.batch_size
+            step = 1 + int(on_train.losses.isfinite().logical_not().nonzero()[0]) // batch_size
             raise Diverged(f"seed {seed}, epoch {epoch}, step {step}: the loss is not finite")
-        on_val = score(model, val) if val else None
+        on_val = score(model, val, configuration.flip_average) if val else None
         if on_val and not math.isfinite(on_val.loss):
             raise Diverged(f"seed {seed}, epoch {epoch}: the validation loss is not finite")
         yield Epoch(
@@ -129,60 +165,90 @@ def train(
             on_val.loss if on_val else None,
             on_val.accuracy if on_val else None,
         )
+        if configuration.early_stopping and on_val:
+            if on_val.loss < lowest:
+                lowest, best_epoch = on_val.loss, epoch
+                best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            elif epoch - best_epoch == configuration.early_stopping:
+                break
+    if best_weights:
+        model.load_state_dict(best_weights)
 
 
-def _by_hand(model: MyNet, data: Examples, configuration: Configuration, settings: Train) -> Descent:
+def kept_epoch(curve: Sequence[Epoch], configuration: Configuration) -> int:
+    """The epoch whose weights a run ended with: the last, or with early stopping that of the lowest validation loss."""
+    if not configuration.early_stopping:
+        return curve[-1].epoch
+    return min(curve, key=lambda epoch: math.inf if epoch.val_loss is None else epoch.val_loss).epoch
+
+
+def _augmentation(data: Examples, configuration: Configuration) -> Callable[[Tensor], Tensor] | None:
+    """What is done to the pictures of a batch, if anything."""
+    flip, shift, jitter = configuration.flip, configuration.shift, configuration.jitter
+    if not (flip or shift or jitter):
+        return None
+    return partial(augment, flip=flip, shift=shift, jitter=jitter, mean=data.mean, std=data.std)
+
+
+def _by_hand(model: MyNet, data: Examples, configuration: Configuration, settings: Train, batch_size: int) -> Descent:
     return InPlace(
         model,
         settings.activation,
         data.x,
         data.y,
-        settings.batch_size,
-        **configuration.model_dump(),
+        batch_size,
+        momentum=configuration.momentum,
+        weight_decay=configuration.weight_decay,
+        nesterov=configuration.nesterov,
+        label_smoothing=configuration.label_smoothing,
+        augment=_augmentation(data, configuration),
         dtype=hardware.product_dtype(settings.precision, data.x.device),
     ).epoch
 
 
-def _by_autograd(model: MyNet, data: Examples, configuration: Configuration, settings: Train) -> Descent:
-    optimizer = SGD(model.parameters(), **configuration.model_dump())
+def _by_autograd(model: nn.Module, data: Examples, configuration: Configuration, batch_size: int) -> Descent:
+    optimizer = SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        configuration.lr,
+        configuration.momentum,
+        configuration.weight_decay,
+        configuration.nesterov,
+    )
+    augmentation = _augmentation(data, configuration)
 
-    def epoch(order: Tensor) -> Tensor:
+    def epoch(order: Tensor, rates: Sequence[float]) -> Tensor:
         outputs = []
-        for batch in torch.split(order, settings.batch_size):
-            outputs.append(model(data.x[batch]))
+        for batch, lr in zip(torch.split(order, batch_size), rates, strict=True):
+            x = data.x[batch]
+            y_pred = model(augmentation(x) if augmentation else x)
             optimizer.zero_grad()
-            LOSSES[LOSS].value(data.y[batch], outputs[-1]).backward()  # type: ignore[no-untyped-call]
+            loss = cross_entropy(y_pred, data.y[batch], label_smoothing=configuration.label_smoothing)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.param_groups[0]["lr"] = lr
             optimizer.step()
-        return torch.cat(outputs).detach()
+            outputs.append(y_pred.detach())
+        return torch.cat(outputs)
 
     return epoch
 
 
-def standard_error(values: Tensor) -> float:
-    """The standard error of the mean of ``values`` (seeds x examples), both seeds and examples being samples.
-
-    The variance of a mean over S seeds and N examples is that over the examples (of the seeds' means) / N, plus that
-    over the seeds (of the examples' means) / S.  With one seed the second part is unknown, and left out.
-    """
-    values = values.double()
-    variance = values.mean(0).var().item() / values.shape[1]
-    if len(values) > 1:
-        variance += values.mean(1).var().item() / len(values)
-    return math.sqrt(variance)
-
-
 def summarise(
-    curves: Sequence[Sequence[Epoch]], networks: Sequence[MyNet], train: Examples, val: Examples
+    curves: Sequence[Sequence[Epoch]],
+    networks: Sequence[nn.Module],
+    train: Examples,
+    val: Examples,
+    configuration: Configuration,
 ) -> dict[str, Any]:
     """The numbers by which a configuration is judged, from its runs: one curve and one trained network a seed.
 
-    All are means over the seeds, of the weights after the last epoch.  ``val_accuracy_se`` and ``val_loss_se`` are
-    standard errors (see :func:`standard_error`), ``val_loss_std`` is how much the validation loss still moves: its
-    standard deviation over the last ``STEADY_EPOCHS`` epochs; ``gap`` is training minus validation accuracy.
+    All are means over the seeds, of the weights after the last epoch, or the best with early stopping; which epoch that
+    was is ``kept_epoch``.  ``val_accuracy_se`` and ``val_loss_se`` are standard errors (see ``uncertainty``),
+    ``val_loss_std`` is how much the validation loss still moves: its standard deviation over the last
+    ``STEADY_EPOCHS`` epochs; ``gap`` is training minus validation accuracy.
     """
-    on_val = [score(network, val) for network in networks]
+    on_val = [score(network, val, configuration.flip_average) for network in networks]
     val_accuracy = fmean(s.accuracy for s in on_val)
-    train_accuracy = fmean(score(network, train).accuracy for network in networks)
+    train_accuracy = fmean(score(network, train, configuration.flip_average).accuracy for network in networks)
     last = [[epoch.val_loss for epoch in curve[-STEADY_EPOCHS:] if epoch.val_loss is not None] for curve in curves]
     return {
         "val_accuracy": val_accuracy,
@@ -192,6 +258,7 @@ def summarise(
         "val_loss_std": fmean(map(pstdev, last)),
         "train_accuracy": train_accuracy,
         "gap": train_accuracy - val_accuracy,
+        "kept_epoch": fmean(kept_epoch(curve, configuration) for curve in curves),
     }
 
 

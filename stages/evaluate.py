@@ -1,62 +1,81 @@
-"""Measure the final model on the test split, which no other stage reads: ``python stages/evaluate.py FAMILY``."""
+"""Measure the best of a family, or the final model, on the test split: ``python stages/evaluate.py NAME``.
+
+No other stage reads that split.
+"""
 
 import argparse
+import csv
+import io
 from pathlib import Path
-from statistics import fmean, stdev
 
-from cifar2 import dataset, errors, evaluation, figures, files, models
+import torch
 
-TEST = Path("data/prepared/test.safetensors")
+from cifar2 import dataset, errors, evaluation, figures, files, hardware, models, params
+
+PREPARED = Path("data/prepared")
 N_MISTAKES = 24
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("family", choices=["mlp"], help="the group of configurations whose best is evaluated")
-    family = parser.parse_args().family
-    test = dataset.load(TEST)
-    card, final = models.load(Path("data/models/final.safetensors"))
-    _, seeds = models.load(Path(f"data/models/selected/{family}.safetensors"))
-    refit = files.read_json(Path("metrics/refit.json"), ("val_accuracy", "train_accuracy"))
+    parser.add_argument("name", help="a family of configurations, or final")
+    parser.add_argument("--beyond", action="store_true", help="as select_model.py --beyond picked it")
+    arguments = parser.parse_args()
+    name, root = arguments.name, Path("beyond" if arguments.beyond else "")
+    everything = params.load()
+    hardware.fix_convolutions(everything.train.threads)
+    test = dataset.load(PREPARED / "test.safetensors")
+    pairs = csv.DictReader(io.StringIO(files.read(PREPARED / "near_duplicates.csv").decode()))
+    unseen = ~torch.isin(test.index, torch.tensor([int(pair["test_index"]) for pair in pairs]))
+    card, networks, accuracies = models.load(root / f"data/models/{name}.safetensors")
 
-    x = dataset.normalise(test.images, card.mean, card.std)
-    probabilities = models.probabilities(final["final"], x)
+    x = models.inputs(card, test.images)
+    answers = [models.probabilities(network, x, card.flip_average) for network in networks.values()]
+    correct = torch.stack([answer.argmax(1) == test.labels for answer in answers])
+    # What a mean over models cannot show is shown of the first: the final model, or the first of train.seeds.
+    probabilities, first = answers[0], correct[0]
     predicted = probabilities.argmax(1)
-    over_seeds = [
-        (models.probabilities(network, x).argmax(1) == test.labels).double().mean().item() for network in seeds.values()
-    ]
     metrics = evaluation.classification_metrics(probabilities, test.labels, test.classes)
     wrong = evaluation.most_confident_mistakes(probabilities, test.labels, N_MISTAKES)
     captions = [
         f"{test.classes[test.labels[i]]}, taken for\n{test.classes[predicted[i]]} ({probabilities[i].max():.2%})"
         for i in wrong
     ]
+    over_seeds = evaluation.accuracy_over_seeds(correct)
+    n_unseen = int(unseen.sum())
 
-    folder = Path("metrics/evaluate")
+    folder, pictures = root / "metrics/evaluate", root / "metrics/figures"
     files.write_csv(
-        folder / f"{family}_predictions.csv",
+        folder / f"{name}_predictions.csv",
         ("actual", "predicted"),
         [(test.classes[t], test.classes[p]) for t, p in zip(test.labels, predicted, strict=True)],
     )
     figures.write(
-        Path(f"metrics/figures/confusion_{family}.png"),
-        figures.confusion(metrics["confusion_matrix"], test.classes, f"{len(test.labels):,} test images"),
+        pictures / f"confusion_{name}.png",
+        figures.confusion(metrics["confusion_matrix"], test.classes, f"{name}: {len(test.labels):,} test images"),
     )
     figures.write(
-        Path(f"metrics/figures/mistakes_{family}.png"),
-        figures.mistakes(test.images[wrong], captions, "The most confident mistakes on the test images"),
+        pictures / f"mistakes_{name}.png",
+        figures.mistakes(test.images[wrong], captions, f"{name}: the most confident mistakes on the test images"),
     )
     files.write_json(
-        folder / f"{family}.json",
+        folder / f"{name}.json",
         {
             "config": card.configuration,
             "n_test": len(test.labels),
             **metrics,
-            "test_accuracy_seeds_mean": fmean(over_seeds),
-            "test_accuracy_seeds_std": stdev(over_seeds) if len(over_seeds) > 1 else None,
-            "n_seeds": len(over_seeds),
-            "val_accuracy": refit["val_accuracy"],
-            "train_accuracy": refit["train_accuracy"],
+            "test_accuracy_seeds_mean": over_seeds["mean"],
+            "test_accuracy_seeds_std": over_seeds["std"],
+            "test_accuracy_seeds_ci95": over_seeds["ci95"],
+            "n_seeds": len(networks),
+            "n_near_duplicates": len(test.labels) - n_unseen,
+            "test_accuracy_without_near_duplicates": first[unseen].double().mean().item(),
+            "test_accuracy_without_near_duplicates_ci95": evaluation.accuracy_interval(
+                int(first[unseen].sum()), n_unseen
+            ),
+            "test_accuracy_seeds_mean_without_near_duplicates": correct[:, unseen].double().mean().item(),
+            **accuracies,
+            "n_parameters": sum(parameter.numel() for parameter in networks[next(iter(networks))].parameters()),
         },
     )
 

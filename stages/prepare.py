@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from cifar2 import cifar10, dataset, errors, figures, files, params
+from cifar2 import cifar10, dataset, duplicates, errors, figures, files, params
 
 PREPARED = Path("data/prepared")
 METRICS = Path("metrics/prepare.json")
@@ -38,10 +38,30 @@ def main() -> None:
             if count == 0:
                 raise errors.UserError(f"params.yaml: data.val_fraction leaves no {label} in {name}; choose another")
     mean, std = dataset.channel_statistics(train.images)
+    # A part of the test pictures is not new: evaluate tells what the others alone give.
+    test, known = splits["test"], dataset.join(train, splits["val"])
+    pairs = duplicates.find(known.images, test.images)
     normalised = dataset.normalise(train.images, settings.normalise.mean, settings.normalise.std)
 
     for name, split in splits.items():
         dataset.save(PREPARED / f"{name}.safetensors", split)
+    files.write_csv(
+        PREPARED / "near_duplicates.csv",
+        ("test_index", "train_index", "mirrored", "similarity"),
+        [
+            (test.index[i].item(), known.index[j].item(), mirrored.item(), f"{similarity:.4f}")
+            for i, j, mirrored, similarity in zip(*pairs, strict=True)
+        ],
+    )
+    figures.write(
+        FIGURES / "near_duplicates.png",
+        figures.pairs(
+            test.images[pairs.test],
+            known.images[pairs.train],
+            [test.classes[label] for label in test.labels[pairs.test]],
+            f"{len(pairs.test)} of {len(test.labels):,} test images (left), with a near-duplicate in the training part",
+        ),
+    )
     figures.write(FIGURES / "samples.png", figures.samples(train.images, normalised, train.labels, train.classes))
     figures.write(FIGURES / "class_distribution.png", figures.class_distribution(counts))
     files.write_json(
@@ -49,6 +69,7 @@ def main() -> None:
         {
             **{f"n_{name}": len(split.labels) for name, split in splits.items()},
             "class_counts": counts,
+            "n_near_duplicates": len(pairs.test),
             "channel_mean": mean,
             "channel_std": std,
         },

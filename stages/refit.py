@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from cifar2 import dataset, errors, files, hardware, models, params, training
 from cifar2.progress import Progress
 
-TRAIN, VAL = Path("data/prepared/train.safetensors"), Path("data/prepared/val.safetensors")
 SELECTED = Path("metrics/select.json")
 
 
@@ -16,20 +15,26 @@ def main() -> None:
     settings, refit = everything.train, everything.refit
     selected = files.read_json(SELECTED, ("selected", "configuration"))
     try:
-        name, configuration = selected["selected"], params.Configuration.model_validate(selected["configuration"])
+        name = selected["selected"]
+        configuration = TypeAdapter(params.AnyConfiguration).validate_python(selected["configuration"])
     except ValidationError as error:
         raise files.damaged(SELECTED, error) from error
+    if refit.include_val and configuration.early_stopping:
+        raise errors.UserError(f"params.yaml: refit.include_val leaves no validation set to stop {name} early by")
 
     device = hardware.device(settings.device)
-    splits = dataset.load(TRAIN), dataset.load(VAL)
-    data = dataset.join(*splits) if refit.include_val else splits[0]
-    train = training.examples(data, everything.normalise, device)
+    folder = Path("data", configuration.input)
+    train_split, val_split = dataset.load(folder / "train.safetensors"), dataset.load(folder / "val.safetensors")
+    split = dataset.join(train_split, val_split) if refit.include_val else train_split
+    card = models.describe(name, configuration, everything, split)
+    if card.convolves:
+        hardware.fix_convolutions(settings.threads)
+    train = training.examples(split, card.mean, card.std, device)
     # Pictures that were learned from say nothing about new ones.
-    val = None if refit.include_val else training.examples(splits[1], everything.normalise, device)
-    card = models.describe(name, settings, everything.normalise, data.classes)
-    network = models.build(card, refit.seed).to(device)
+    val = None if refit.include_val else training.examples(val_split, card.mean, card.std, device)
+    network = models.build(card.shape, refit.seed).to(device)
     curve = []
-    with Progress(f"final {name}", settings.epochs) as progress:
+    with Progress(f"final {name}", configuration.epochs or settings.epochs) as progress:
         try:
             for epoch in training.train(network, train, val, configuration, settings, refit.seed):
                 curve.append(epoch)
@@ -39,15 +44,19 @@ def main() -> None:
                 f"refit of {name} diverged at {reason}; try another refit.seed in params.yaml"
             ) from None
 
-    models.save(Path("data/models/final.safetensors"), card, {"final": network})
+    accuracies = {
+        "val_accuracy": training.score(network, val, card.flip_average).accuracy if val else None,
+        "train_accuracy": training.score(network, train, card.flip_average).accuracy,
+    }
+    models.save(Path("data/models/final.safetensors"), card, {"final": network}, accuracies)
     training.write_curves(Path("metrics/refit_curve.csv"), name, [curve])
     files.write_json(
         Path("metrics/refit.json"),
         {
             "config": name,
             "n_train": len(train.y),
-            "train_accuracy": training.score(network, train).accuracy,
-            "val_accuracy": training.score(network, val).accuracy if val else None,
+            "kept_epoch": training.kept_epoch(curve, configuration),
+            **accuracies,
         },
     )
 

@@ -1,37 +1,60 @@
-"""Pick one configuration by its validation results; the test split plays no part."""
+"""Pick the best configuration of each family and of all by their validation results; the test split plays no part.
 
+``python stages/select_model.py`` picks from ``configs``, with ``--beyond`` from ``beyond`` too.
+"""
+
+import argparse
 from pathlib import Path
 
 from cifar2 import errors, figures, files, params, selection
 
-TRAINED = Path("metrics/train")
-CURVES = Path("metrics/curves")
 COLUMNS = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "val_loss_std", "train_accuracy", "gap")
-MODELS = Path("data/models/train")
+BEYOND = Path("beyond")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--beyond", action="store_true", help="from the configurations under `beyond` too")
+    beyond = parser.parse_args().beyond
     settings = params.load()
-    metrics = {name: files.read_json(TRAINED / f"{name}.json", ("status", *COLUMNS)) for name in settings.configs}
+    root = BEYOND if beyond else Path()
+    configs = settings.configs | (settings.beyond if beyond else {})
+    home = {name: BEYOND if name in settings.beyond else Path() for name in configs}
+    families = {name: configuration.family for name, configuration in configs.items()}
+    metrics = {
+        name: files.read_json(home[name] / f"metrics/train/{name}.json", ("status", *COLUMNS)) for name in configs
+    }
     ranked = selection.rank(metrics)
     selected = ranked[0].name
-    # The seeds' models of the winner, for evaluate: it can then depend on them and on no loser's.
-    files.write(Path("data/models/selected/mlp.safetensors"), files.read(MODELS / f"{selected}.safetensors"))
-    files.write(Path("metrics/curves.csv"), files.join_csv([CURVES / f"{name}.csv" for name in settings.configs]))
-    files.write_csv(
-        Path("metrics/ranking.csv"),
-        ("rank", "name", "tied", "tied_on_loss", *COLUMNS),
-        [(row.rank, row.name, row.tied, row.tied_on_loss, *(row.metrics[c] for c in COLUMNS)) for row in ranked],
+    best = {
+        family: selection.rank({name: m for name, m in metrics.items() if families[name] == family})[0].name
+        for family in dict.fromkeys(families.values())
+    }
+    # The seeds' models of each family's best, for evaluate: it can then depend on them and on no loser's.
+    for family, name in best.items():
+        files.write(
+            root / f"data/models/{family}.safetensors", files.read(home[name] / f"data/models/train/{name}.safetensors")
+        )
+    files.write(
+        root / "metrics/curves.csv", files.join_csv([home[name] / f"metrics/curves/{name}.csv" for name in configs])
     )
-    figures.write(Path("metrics/figures/ranking.png"), figures.ranking(ranked, len(settings.train.seeds)))
+    files.write_csv(
+        root / "metrics/ranking.csv",
+        ("rank", "name", "family", "tied", "tied_on_loss", *COLUMNS),
+        [
+            (row.rank, row.name, families[row.name], row.tied, row.tied_on_loss, *(row.metrics[c] for c in COLUMNS))
+            for row in ranked
+        ],
+    )
+    figures.write(root / "metrics/figures/ranking.png", figures.ranking(ranked, families, len(settings.train.seeds)))
     files.write_json(
-        Path("metrics/select.json"),
+        root / "metrics/select.json",
         {
             "selected": selected,
-            "best_per_family": {"mlp": selected},
+            "best_per_family": best,
             "rule": selection.RULE,
             # refit reads its hyperparameters here, so that a change to another configuration leaves it alone.
-            "configuration": settings.configs[selected].model_dump(),
+            "configuration": configs[selected].model_dump(),
         },
     )
 

@@ -6,29 +6,32 @@ from pathlib import Path
 from cifar2 import dataset, errors, files, hardware, models, params, training
 from cifar2.progress import Progress
 
-TRAIN, VAL = Path("data/prepared/train.safetensors"), Path("data/prepared/val.safetensors")
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="an entry of `configs` in params.yaml")
+    parser.add_argument("name", help="an entry of `configs` or `beyond` in params.yaml")
     name = parser.parse_args().name
     everything = params.load()
-    if name not in everything.configs:
-        raise errors.UserError(f"params.yaml: configs has no {name!r}, only {', '.join(everything.configs)}")
-    settings, configuration = everything.train, everything.configs[name]
+    known = everything.configs | everything.beyond
+    if name not in known:
+        raise errors.UserError(f"params.yaml: neither configs nor beyond has {name!r}, only {', '.join(known)}")
+    settings, configuration = everything.train, known[name]
+    root = Path("beyond" if name in everything.beyond else "")
 
     device = hardware.device(settings.device)
-    split = dataset.load(TRAIN)
-    train, val = (training.examples(part, everything.normalise, device) for part in (split, dataset.load(VAL)))
-    card = models.describe(name, settings, everything.normalise, split.classes)
+    folder = Path("data", configuration.input)
+    split, val_split = dataset.load(folder / "train.safetensors"), dataset.load(folder / "val.safetensors")
+    card = models.describe(name, configuration, everything, split)
+    if card.convolves:
+        hardware.fix_convolutions(settings.threads)
+    train, val = (training.examples(part, card.mean, card.std, device) for part in (split, val_split))
     status = "finished"
     networks = {}
     curves: list[list[training.Epoch]] = []
-    with Progress(name, len(settings.seeds) * settings.epochs) as progress:
+    with Progress(name, len(settings.seeds) * (configuration.epochs or settings.epochs)) as progress:
         try:
             for seed in settings.seeds:
-                network = models.build(card, seed).to(device)
+                network = models.build(card.shape, seed).to(device)
                 curves.append([])
                 for epoch in training.train(network, train, val, configuration, settings, seed):
                     curves[-1].append(epoch)
@@ -39,13 +42,14 @@ def main() -> None:
             print(f"{name} {status}")
 
     if status == "finished":
-        summary = training.summarise(curves, list(networks.values()), train, val)
+        summary = training.summarise(curves, list(networks.values()), train, val, configuration)
     else:
         summary = dict.fromkeys(training.SUMMARY)  # no number instead of a NaN
-    models.save(Path(f"data/models/train/{name}.safetensors"), card, networks)
-    training.write_curves(Path(f"metrics/curves/{name}.csv"), name, curves)
+    accuracies = {key: summary[key] for key in models.ACCURACIES}
+    models.save(root / f"data/models/train/{name}.safetensors", card, networks, accuracies)
+    training.write_curves(root / f"metrics/curves/{name}.csv", name, curves)
     files.write_json(
-        Path(f"metrics/train/{name}.json"),
+        root / f"metrics/train/{name}.json",
         {
             "status": status,
             **summary,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from cifar2 import dataset, errors, figures, files, gradcheck, models, params, sgdcheck, training
+from cifar2 import dataset, errors, figures, files, gradcheck, params, sgdcheck
+from cifar2.mynet import MyNet
 
 TRAIN = Path("data/prepared/train.safetensors")
 METRICS = Path("metrics/verify.json")
@@ -21,11 +22,13 @@ def main() -> None:
     everything = params.load()
     settings = everything.verify
     split = dataset.load(TRAIN)
-    images = training.examples(split, everything.normalise)
-    x, y = images.x[:512].flatten(1), images.y[:512]
-    card = models.describe("verify", everything.train, everything.normalise, split.classes)
-    full = gradcheck.Case(card.n_l, card.activation, "identity", training.LOSS, 32)
-    network = models.build(card, settings.seed).double()
+    x = dataset.normalise(split.images[:512], everything.normalise.mean, everything.normalise.std).flatten(1)
+    y = split.labels[:512]
+    n_l = (x.shape[1], *everything.train.hidden, len(split.classes))
+    activation = everything.train.activation
+    full = gradcheck.Case(n_l, activation, "identity", "cross_entropy", 32)
+    torch.manual_seed(settings.seed)
+    network = MyNet(n_l, activation, "identity").double()
 
     checks = [
         (case, gradcheck.check(case, settings.seed))
@@ -45,9 +48,12 @@ def main() -> None:
 
     in_place = {
         f"in place, {name}": sgdcheck.inplace_difference(
-            x.double(), y, card.n_l, card.activation, hyperparameters, batch_size=100, epochs=2, seed=settings.seed
+            x.double(), y, n_l, activation, hyperparameters, batch_size=100, epochs=2, seed=settings.seed, **regularised
         )
-        for name, hyperparameters in sgdcheck.VARIANTS.items()
+        for name, hyperparameters, regularised in [
+            *((name, variant, {}) for name, variant in sgdcheck.VARIANTS.items()),
+            ("dropout and label smoothing", sgdcheck.VARIANTS["momentum and weight decay"], sgdcheck.REGULARISED),
+        ]
     }
 
     tolerances = gradcheck.Errors(settings.autograd_tolerance, settings.finite_difference_tolerance)

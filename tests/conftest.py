@@ -4,16 +4,21 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
-from cifar2 import dataset
+from cifar2 import dataset, params
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"train": 60, "val": 24, "test": 30}
+# What efficientnet_lite0 makes of a picture is so long.
+N_FEATURES = 1280
+NEAR_DUPLICATES = "test_index,train_index,mirrored,similarity\n3,10,False,0.9512\n17,2,True,0.7345\n8,2,False,0.7120\n"
 
 
 def random_split(n: int, seed: int, classes: tuple[str, ...] = ("airplane", "bird")) -> dataset.Split:
@@ -25,13 +30,31 @@ def random_split(n: int, seed: int, classes: tuple[str, ...] = ("airplane", "bir
     return dataset.Split(images, labels, torch.arange(n), classes)
 
 
+def random_features(split: dataset.Split, made_by: params.Features, seed: int) -> dataset.Split:
+    """Random features for the pictures of ``split``, whose values tell the class."""
+    noise = torch.randn(len(split.labels), N_FEATURES, generator=torch.Generator().manual_seed(seed))
+    return replace(split, images=0.5 * noise + split.labels.view(-1, 1), features=made_by)
+
+
+def small(configuration: dict[str, Any]) -> dict[str, Any]:
+    """The same kind of configuration for small networks, few epochs and small batches."""
+    kept = {key: value for key, value in configuration.items() if key not in ("epochs", "batch_size")}
+    sizes = {"channels": [4, 8], "image_size": 32}
+    return kept | {key: value for key, value in sizes.items() if key in kept}
+
+
 class Project:
-    """The working directory of a test, with params.yaml and prepared data."""
+    """The working directory of a test, with params.yaml, prepared data and features."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.params = yaml.safe_load((ROOT / "params.yaml").read_text())
-        self.params["train"] |= {"hidden": [8, 8], "epochs": 2, "batch_size": 16, "seeds": [0, 1]}
+        self.params["train"] |= {"hidden": [8, 8], "epochs": 2, "batch_size": 16, "seeds": [0, 1], "threads": 1}
+        self.params["configs"] = {name: small(c) for name, c in self.params["configs"].items()}
+        self.params["configs"]["convolutional"] = small(self.params["beyond"]["convolutional"])
+        without_flip = self.params["configs"]["augmented"] | {"flip": False}
+        self.params["beyond"] = {"without_flip": without_flip}
+        self.params["features"] |= {"backbone": "efficientnet_lite0", "image_size": 32, "flip_average": False}
         self.params["verify"] |= {
             "depths": [1, 2],
             "widths": [3],
@@ -40,8 +63,13 @@ class Project:
             "directions": 2,
         }
         self.write_params()
+        made_by = params.Features(**self.params["features"])
         for seed, (name, n) in enumerate(SIZES.items()):
-            dataset.save(folder / f"data/prepared/{name}.safetensors", random_split(n, seed))
+            split = random_split(n, seed)
+            dataset.save(folder / f"data/prepared/{name}.safetensors", split)
+            if name != "test":
+                dataset.save(folder / f"data/features/{name}.safetensors", random_features(split, made_by, seed))
+        (folder / "data/prepared/near_duplicates.csv").write_text(NEAR_DUPLICATES)
 
     def write_params(self) -> None:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(self.params, sort_keys=False))
@@ -85,12 +113,27 @@ def fails_with(run_stage: Callable[..., None]) -> Callable[..., str]:
 
 
 @pytest.fixture
-def trained(project: Project, run_stage: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Project:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Project, Callable[[], None]], Project]:
+    """Do something to a new project, or copy what it led to when it was first done."""
+
+    def run(name: str, project: Project, do: Callable[[], None]) -> Project:
+        cache = tmp_path_factory.getbasetemp() / name
+        if not cache.exists():
+            do()
+            shutil.copytree(project.folder, cache)
+        shutil.copytree(cache, project.folder, dirs_exist_ok=True)
+        return project
+
+    return run
+
+
+@pytest.fixture
+def trained(project: Project, run_stage: Callable[..., None], once: Callable[..., Project]) -> Project:
     """The project after ``train`` for every configuration."""
-    cache = tmp_path_factory.getbasetemp() / "trained"
-    if not cache.exists():
-        for name in project.params["configs"]:
-            run_stage("train.py", name)
-        shutil.copytree(project.folder, cache)
-    shutil.copytree(cache, project.folder, dirs_exist_ok=True)
-    return project
+    return once("trained", project, lambda: [run_stage("train.py", name) for name in project.params["configs"]])
+
+
+@pytest.fixture
+def selected(trained: Project, run_stage: Callable[..., None], once: Callable[..., Project]) -> Project:
+    """The project after ``select_model`` and ``refit`` too."""
+    return once("selected", trained, lambda: [run_stage("select_model.py"), run_stage("refit.py")])

@@ -3,7 +3,10 @@ import torch
 
 from cifar2 import cifar10, dataset
 from cifar2.errors import UserError
-from tests.conftest import random_split
+from cifar2.params import Features
+from tests.conftest import random_features, random_split
+
+FEATURES = Features(backbone="resnet18", image_size=64, flip_average=True)
 
 
 def test_the_parts_of_a_split_are_disjoint_and_complete():
@@ -41,10 +44,30 @@ def test_a_split_comes_back_from_disk(tmp_path):
         assert getattr(back, name).dtype == dtype
 
 
+def test_features_come_back_from_disk_with_what_made_them(tmp_path):
+    split = random_features(random_split(5, 0), FEATURES, 0)
+    dataset.save(tmp_path / "s", split)
+    back = dataset.load(tmp_path / "s")
+    assert back.features == FEATURES
+    assert back.images.dtype == torch.float32
+    assert torch.equal(back.images, split.images)
+
+
+@pytest.mark.parametrize("features", [{"backbone": "resnet18"}, "resnet18", {"backbone": 3, "surprise": 1}])
+def test_a_file_that_does_not_say_what_made_its_features_is_named(tmp_path, features):
+    from cifar2 import files
+
+    split = random_split(5, 0)
+    tensors = {"images": split.images, "labels": split.labels, "index": split.index}
+    files.write_tensors(tmp_path / "s", tensors, {"classes": ["a", "b"], "features": features})
+    with pytest.raises(UserError, match="s is damaged"):
+        dataset.load(tmp_path / "s")
+
+
 def test_a_file_without_pictures_is_named(tmp_path):
     from cifar2 import files
 
-    files.write_tensors(tmp_path / "s", {"labels": torch.zeros(1)}, {"classes": ["a", "b"]})
+    files.write_tensors(tmp_path / "s", {"labels": torch.zeros(1)}, {"classes": ["a", "b"], "features": None})
     with pytest.raises(UserError, match=r"s is damaged \(it has no 'images'\)"):
         dataset.load(tmp_path / "s")
 
@@ -55,6 +78,8 @@ def test_joined_splits_hold_both():
     assert torch.equal(both.images, torch.cat([a.images, b.images]))
     assert torch.equal(both.labels, torch.cat([a.labels, b.labels]))
     assert both.index.tolist() == [0, 1, 2, 0, 1]
+    assert both.features is None
+    assert dataset.join(*(random_features(split, FEATURES, 0) for split in (a, b))).features == FEATURES
 
 
 def test_normalising_moves_black_and_white_to_minus_one_and_one():

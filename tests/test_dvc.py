@@ -1,4 +1,4 @@
-"""dvc.yaml says the truth about the code: DVC knows only what is listed there."""
+"""dvc.yaml and beyond/dvc.yaml say the truth about the code: DVC knows only what is listed there."""
 
 import ast
 import configparser
@@ -10,10 +10,17 @@ import yaml
 
 from tests.conftest import ROOT
 
-DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+# By the folder below which everything lies that they write.
+DVC = {root: yaml.safe_load((ROOT / root / "dvc.yaml").read_text())["stages"] for root in ("", "beyond/")}
 # A foreach stage is its `do` part.
-STAGES = {name: stage.get("do", stage) for name, stage in DVC["stages"].items()}
+STAGES = {f"{root}{name}": stage.get("do", stage) for root, pipeline in DVC.items() for name, stage in pipeline.items()}
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+# Those that have a configuration to select.
+FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "beyond/": ["mlp", "mlp_augmented", "cnn", "transfer"]}
+EVALUATE = {"evaluate", "beyond/evaluate"}
 TEST_SPLIT = "data/prepared/test.safetensors"
+# Made of the test pictures.
+NEAR_DUPLICATES = "data/prepared/near_duplicates.csv"
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -54,9 +61,24 @@ def deps(stage: str) -> set[str]:
     return set(STAGES[stage]["deps"])
 
 
-def outputs(stage: str) -> set[str]:
-    listed = [item for kind in ("outs", "metrics", "plots") for item in STAGES[stage].get(kind, [])]
+def root(stage: str) -> str:
+    """The folder of its pipeline."""
+    return stage[: stage.rfind("/") + 1]
+
+
+def written(stage: str, *kinds: str) -> set[str]:
+    listed = [item for kind in kinds for item in STAGES[stage].get(kind, [])]
     return {item if isinstance(item, str) else next(iter(item)) for item in listed}
+
+
+def outputs(stage: str) -> set[str]:
+    return written(stage, "outs", "metrics", "plots")
+
+
+def test_every_stage_runs_at_the_root():
+    """So that all paths are read from there."""
+    for stage, description in STAGES.items():
+        assert description.get("wdir", ".") == (".." if root(stage) else ".")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -76,9 +98,61 @@ def test_every_script_is_a_stage():
     assert {script(stage) for stage in STAGES} == {f"stages/{p.name}" for p in (ROOT / "stages").glob("*.py")}
 
 
-def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are():
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    assert {name.partition("@")[0] for name in lock} == set(STAGES)
+def test_a_stage_of_both_pipelines_is_one_script():
+    for stage in DVC["beyond/"].keys() & DVC[""].keys():
+        assert script(f"beyond/{stage}") == script(stage)
+
+
+def test_select_model_and_evaluate_are_told_which_pipeline_they_are_of():
+    """train tells by the name of the configuration, and ablate is of one alone."""
+    for stage in ("select_model", "evaluate"):
+        assert "--beyond" not in STAGES[stage]["cmd"]
+        assert STAGES[f"beyond/{stage}"]["cmd"] == f"{STAGES[stage]['cmd']} --beyond"
+
+
+def test_there_is_a_stage_for_each_configuration_and_each_family():
+    assert {root: pipeline["train"]["foreach"] for root, pipeline in DVC.items()} == {
+        "": "${configs}",
+        "beyond/": "${beyond}",
+    }
+    for stage, group in (("train", "configs"), ("beyond/train", "beyond")):
+        assert STAGES[stage]["cmd"] == "python stages/train.py ${key}"
+        assert f"{group}.${{key}}" in STAGES[stage]["params"]
+    assert DVC[""]["evaluate"]["foreach"] == [*FAMILIES[""], "final"]
+    assert DVC["beyond/"]["evaluate"]["foreach"] == FAMILIES["beyond/"]
+    for below in ("", "beyond/"):
+        models = {f"{below}data/models/{family}.safetensors" for family in FAMILIES[below]}
+        assert written(f"{below}select_model", "outs") == models
+        assert f"{below}data/models/${{item}}.safetensors" in deps(f"{below}evaluate")
+
+
+def test_training_depends_on_what_the_configuration_learns_from():
+    for stage in ("train", "beyond/train"):
+        assert {dep for dep in deps(stage) if dep.startswith("data/${")} == {
+            "data/${item.input}/train.safetensors",
+            "data/${item.input}/val.safetensors",
+        }
+
+
+def test_the_other_pipeline_writes_below_its_folder_and_the_first_does_not_depend_on_it():
+    for stage in STAGES:
+        assert all(out.startswith("beyond/") == bool(root(stage)) for out in outputs(stage))
+        assert root(stage) or not any(dep.startswith("beyond") for dep in deps(stage))
+
+
+@pytest.mark.parametrize("pipeline", DVC)
+def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are(pipeline):
+    path = ROOT / pipeline / "dvc.lock"
+    if pipeline and not path.exists():
+        pytest.skip("that pipeline was not run")
+    lock = yaml.safe_load(path.read_text())["stages"]
+    groups = {"train": PARAMS["beyond" if pipeline else "configs"], "evaluate": FAMILIES[pipeline]}
+    if not pipeline:
+        groups["evaluate"] = [*FAMILIES[pipeline], "final"]
+    names = {
+        stage: [f"{stage}@{item}" for item in groups[stage]] if stage in groups else [stage] for stage in DVC[pipeline]
+    }
+    assert set(lock) == {name for of_stage in names.values() for name in of_stage}
     for stage in lock.values():
         for dep in stage["deps"]:
             if dep["path"].endswith(".py"):
@@ -87,36 +161,39 @@ def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are():
 
 
 def test_only_evaluate_depends_on_the_test_split():
-    readers = {s for s in STAGES if any(d == TEST_SPLIT or TEST_SPLIT.startswith(f"{d}/") for d in deps(s))}
-    assert readers == {"evaluate"}
+    for path in (TEST_SPLIT, NEAR_DUPLICATES):
+        assert {s for s in STAGES if any(d == path or path.startswith(f"{d}/") for d in deps(s))} == EVALUATE
 
 
 def test_only_evaluate_names_the_test_split():
     named = {p.name for p in (ROOT / "stages").glob("*.py") if "test.safetensors" in p.read_text()}
     assert named == {"evaluate.py"}
+    named = {p.name for p in (ROOT / "stages").glob("*.py") if "near_duplicates.csv" in p.read_text()}
+    assert named == {"prepare.py", "evaluate.py"}
     for path in (ROOT / "cifar2").glob("*.py"):
         assert "data/prepared" not in path.read_text(), "the library is given its paths"
 
 
 def test_nothing_of_evaluate_leads_back_into_training_or_selection():
-    for stage in STAGES.keys() - {"evaluate"}:
-        assert not deps(stage) & outputs("evaluate")
-        assert not any(d.startswith("metrics/evaluate") or d == "metrics" for d in deps(stage))
+    for stage in STAGES.keys() - EVALUATE:
+        for below in ("", "beyond/"):
+            assert not deps(stage) & outputs(f"{below}evaluate")
+            folders = (f"{below}metrics", below.rstrip("/"))
+            assert not any(d.startswith(f"{below}metrics/evaluate") or d in folders for d in deps(stage))
 
 
 def test_metrics_and_plots_live_in_git_and_data_in_the_cache():
-    for stage in STAGES.values():
-        assert all(out.startswith("data/") for out in stage.get("outs", []))
+    for name, stage in STAGES.items():
+        assert all(out.startswith(f"{root(name)}data/") for out in stage.get("outs", []))
         for item in [*stage.get("metrics", []), *stage.get("plots", [])]:
             ((path, options),) = item.items()
-            assert path.startswith("metrics/")
+            assert path.startswith(f"{root(name)}metrics/")
             assert options["cache"] is False
 
 
 def test_every_parameter_has_a_stage_that_tracks_it():
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
     tracked = {p.split(".")[0] for stage in STAGES.values() for p in stage.get("params", [])}
-    assert tracked == set(params)
+    assert tracked == set(PARAMS)
 
 
 def test_usage_reports_and_update_checks_are_off():

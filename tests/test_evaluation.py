@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cifar2 import evaluation
+from cifar2.uncertainty import standard_error
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
 SCORES = torch.tensor([0.1, 0.2, 0.7, 0.9, 0.8, 0.4, 0.6, 0.3])
@@ -20,6 +21,27 @@ def wilson(k, n, z=1.959963984540054):
 @pytest.mark.parametrize(("k", "n"), [(1696, 2000), (0, 10), (10, 10), (1, 3)])
 def test_the_interval_is_wilsons(k, n):
     assert evaluation.accuracy_interval(k, n) == pytest.approx(wilson(k, n))
+
+
+def test_the_accuracy_over_seeds_counted_by_hand():
+    correct = torch.tensor([[True] * 6 + [False] * 2, [True] * 5 + [False] * 3, [True] * 7 + [False]])
+    found = evaluation.accuracy_over_seeds(correct)
+    assert found["mean"] == 6 / 8
+    assert found["std"] == pytest.approx(1 / 8)
+    margin = 1.96 * standard_error(correct)
+    assert found["ci95"] == pytest.approx([0.75 - margin, min(1.0, 0.75 + margin)])
+    assert margin > 1.96 * (1 / 8) / math.sqrt(3), "the spread of the seeds is only a part of it"
+
+
+def test_one_seed_has_no_spread_and_an_interval_over_the_pictures():
+    found = evaluation.accuracy_over_seeds(torch.tensor([[True] * 75 + [False] * 25]))
+    margin = 1.96 * math.sqrt(0.75 * 0.25 / 99)
+    assert found == {"mean": 0.75, "std": None, "ci95": pytest.approx([0.75 - margin, 0.75 + margin])}
+
+
+def test_an_interval_over_seeds_ends_at_1():
+    low, high = evaluation.accuracy_over_seeds(torch.tensor([[True] * 7 + [False]] * 2))["ci95"]
+    assert low < 7 / 8 < high == 1
 
 
 def test_two_classes_counted_by_hand():

@@ -67,9 +67,27 @@ def test_gradient_errors_show_each_group_and_both_tolerances():
 def test_the_ranking_names_every_configuration_in_order():
     m = {"val_accuracy": 0.85, "val_accuracy_se": 0.01, "val_loss": 0.5, "val_loss_se": 0.02, "val_loss_std": 0.01}
     ranked = selection.rank({"a": m | {"gap": 0.2}, "b": m | {"gap": 0.1}, "c": m | {"val_accuracy": 0.7, "gap": 0.0}})
-    figure = figures.ranking(ranked, 3)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1  b", "2  a", "3  c"]
+    figure = figures.ranking(ranked, {"a": "mlp", "b": "cnn", "c": "mlp"}, 3)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "b (cnn)  1",
+        "a (mlp)  2",
+        "c (mlp)  3",
+    ]
     assert "3 seeds" in texts(figure)
+
+
+@pytest.mark.parametrize("n", [0, 1, 11])
+def test_pairs_stand_side_by_side_under_their_captions(n):
+    left, right = random_split(11, 0).images[:n], random_split(11, 1).images[:n]
+    figure = figures.pairs(left, right, [f"picture {i}" for i in range(n)], "title")
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == n
+    for i, axes in enumerate(shown):
+        pixels = torch.from_numpy(axes.images[0].get_array().data).permute(2, 0, 1)
+        assert torch.equal(pixels[:, :, :32], left[i])
+        assert torch.equal(pixels[:, :, -32:], right[i])
+        assert axes.get_title() == f"picture {i}"
+    assert "title" in texts(figure)
 
 
 @pytest.mark.parametrize("n", [0, 1, 7])

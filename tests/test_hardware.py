@@ -1,10 +1,11 @@
+import os
+
 import pytest
 import torch
 
-from cifar2 import hardware, models, training
+from cifar2 import hardware, training
 from cifar2.errors import UserError
-from tests.conftest import random_split
-from tests.test_training import CONFIGURATION, NORMALISE, SETTINGS
+from tests.test_training import CONFIGURATION, CONVOLUTIONAL, NORMALISE, SETTINGS, SPLIT, build
 
 CPU = torch.device("cpu")
 
@@ -54,6 +55,22 @@ def test_a_gpu_is_deterministic_and_without_tf32(monkeypatch):
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
+def test_convolutions_get_their_threads_and_an_instruction_set_that_every_processor_has(monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    hardware.fix_convolutions(threads + 1)
+    assert torch.get_num_threads() == threads + 1
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    torch.set_num_threads(threads)
+
+
+def test_an_instruction_set_that_the_user_has_chosen_stays(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    hardware.fix_convolutions(torch.get_num_threads())
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "SSE41"
+
+
 @pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16"])
 def test_bfloat16_is_taken_where_the_processor_multiplies_it(monkeypatch, capsys, capability):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
@@ -75,13 +92,13 @@ def test_float32_asks_no_questions(monkeypatch, capsys):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-def test_a_gpu_trains_as_the_cpu_does_to_rounding():
-    split = random_split(70, 0)
+@pytest.mark.parametrize("configuration", [CONFIGURATION, CONVOLUTIONAL], ids=["mlp", "cnn"])
+def test_a_gpu_trains_as_the_cpu_does_to_rounding(configuration):
     networks = []
     for device in (CPU, hardware.device("cuda")):
-        network = models.build(models.describe("", SETTINGS, NORMALISE, split.classes), 0).to(device)
-        data = training.examples(split, NORMALISE, device)
-        list(training.train(network, data, data, CONFIGURATION, SETTINGS, seed=0))
+        network = build(configuration).to(device)
+        data = training.examples(SPLIT, NORMALISE.mean, NORMALISE.std, device)
+        list(training.train(network, data, data, configuration, SETTINGS, seed=0))
         networks.append(network.cpu())
     for p, q in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)

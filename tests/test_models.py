@@ -1,50 +1,98 @@
 import pytest
 import torch
 
-from cifar2 import files, models
+from cifar2 import dataset, files, models, params, transfer
 from cifar2.errors import UserError
+from tests.conftest import ROOT, random_features, random_split
 
+FEATURES = params.Features(backbone="efficientnet_lite0", image_size=32, flip_average=True)
 CARD = models.Card(
     configuration="fine",
-    n_l=(3072, 4, 2),
-    activation="relu",
+    shape=models.MyNetShape(n_l=(3072, 4, 2), activation="relu"),
+    features=None,
+    flip_average=False,
     classes=("airplane", "bird"),
     mean=(0.5,) * 3,
     std=(0.5,) * 3,
 )
+SHAPES = {
+    "mynet": models.MyNetShape(n_l=(3072, 4, 2), activation="tanh", dropout=0.5),
+    "cnn": models.CnnShape(channels=(4, 8), n_classes=2, dropout=0.5),
+    "transfer": models.TransferShape(
+        backbone="efficientnet_lite0", image_size=32, trainable_blocks=2, n_classes=2, dropout=0.5
+    ),
+}
+EVERYTHING = params.load(ROOT / "params.yaml")
+COMMON = {"family": "f", "input": "prepared", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
+ACCURACIES = {"val_accuracy": 0.75, "train_accuracy": None}
 
 
-def test_weights_are_the_seeds_alone_and_the_global_random_state_stays():
+def card(kind):
+    return CARD.model_copy(update={"shape": SHAPES[kind]})
+
+
+def first_weights(shape, seed):
+    return next(p for name, p in models.build(shape, seed).named_parameters() if name.endswith("weight"))
+
+
+@pytest.mark.parametrize("kind", ["mynet", "cnn"])
+def test_weights_are_the_seeds_alone_and_the_global_random_state_stays(kind):
     state = torch.get_rng_state()
-    a, b, c = (models.build(CARD, seed).fc["1"].weight for seed in (0, 0, 1))
+    a, b, c = (first_weights(SHAPES[kind], seed) for seed in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_models_come_back_from_disk(tmp_path):
-    saved = {f"seed{seed}": models.build(CARD, seed) for seed in (3, 1)}
-    models.save(tmp_path / "m", CARD, saved)
-    card, loaded = models.load(tmp_path / "m")
-    assert card == CARD
+def test_a_pretrained_networks_new_classifier_is_the_seeds_alone_and_its_backbone_is_what_it_learned():
+    state = torch.get_rng_state()
+    a, b, c = (models.build(SHAPES["transfer"], seed) for seed in (0, 0, 1))
+    assert torch.equal(a.classifier.weight, b.classifier.weight)
+    assert not torch.equal(a.classifier.weight, c.classifier.weight)
+    assert torch.equal(next(a.backbone.parameters()), next(c.backbone.parameters()))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_models_of_each_shape_come_back_from_disk_ready_for_use(tmp_path, monkeypatch, kind):
+    saved = {f"seed{seed}": models.build(SHAPES[kind], seed) for seed in (3, 1)}
+    for network in saved.values():
+        network(torch.randn(8, 3, 32, 32))  # in training, which moves the statistics of batch normalisation
+    models.save(tmp_path / "m", card(kind), saved, ACCURACIES)
+    monkeypatch.setattr(torch, "load", None)  # the weights are all in the file
+    found, loaded, accuracies = models.load(tmp_path / "m")
+    assert found == card(kind)
     assert list(loaded) == ["seed3", "seed1"]
+    assert accuracies == ACCURACIES
     x = torch.randn(5, 3, 32, 32)
     for key in saved:
-        assert torch.equal(models.logits(saved[key], x), models.logits(loaded[key], x))
+        assert not any(module.training for module in loaded[key].modules())
+        assert torch.equal(models.logits(saved[key].eval(), x), models.logits(loaded[key], x))
+
+
+def test_what_is_to_be_done_with_pictures_comes_back_too(tmp_path):
+    told = CARD.model_copy(update={"features": FEATURES, "flip_average": True, "mean": (0.1, 0.2, 0.3)})
+    models.save(tmp_path / "m", told, {}, ACCURACIES)
+    assert models.load(tmp_path / "m") == (told, {}, ACCURACIES)
 
 
 def test_no_model_at_all_comes_back_too(tmp_path):
-    models.save(tmp_path / "m", CARD, {})
-    assert models.load(tmp_path / "m") == (CARD, {})
+    models.save(tmp_path / "m", CARD, {}, {})
+    assert models.load(tmp_path / "m") == (CARD, {}, {})
+
+
+ABOUT = {"card": CARD.model_dump(), "keys": ["seed0"], "accuracies": {}}
 
 
 @pytest.mark.parametrize(
     ("tensors", "about"),
     [
         ({}, {}),
-        ({}, {"card": {"n_l": 3}, "keys": []}),
-        ({}, {"card": CARD.model_dump(), "keys": ["seed0"]}),
-        ({"seed0/fc.1.weight": torch.zeros(1)}, {"card": CARD.model_dump(), "keys": ["seed0"]}),
+        ({}, ABOUT | {"card": {"n_l": 3}, "keys": []}),
+        ({}, ABOUT | {"card": CARD.model_dump() | {"shape": {"kind": "surprise"}}, "keys": []}),
+        ({}, {"card": CARD.model_dump(), "keys": []}),
+        ({}, ABOUT),
+        ({"seed0/fc.1.weight": torch.zeros(1)}, ABOUT),
     ],
 )
 def test_a_file_that_holds_no_such_model_is_named(tmp_path, tensors, about):
@@ -54,14 +102,77 @@ def test_a_file_that_holds_no_such_model_is_named(tmp_path, tensors, about):
 
 
 def test_probabilities_are_a_distribution():
-    p = models.probabilities(models.build(CARD, 0), torch.randn(5, 3, 32, 32))
+    p = models.probabilities(models.build(CARD.shape, 0), torch.randn(5, 3, 32, 32))
     assert p.shape == (5, 2)
     assert p.dtype == torch.float64
     torch.testing.assert_close(p.sum(1), torch.ones(5, dtype=torch.float64))
 
 
 def test_logits_in_several_batches_are_those_in_one():
-    model = models.build(CARD, 0)
-    x = torch.randn(4100, 3, 32, 32)
+    model = models.build(CARD.shape, 0)
+    x = torch.randn(2 * models.BATCH + 4, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(models.logits(model, x), model(x))
+
+
+def test_an_average_over_mirror_images_is_the_mean_of_their_logits():
+    model = models.build(SHAPES["cnn"], 0).eval()
+    x = torch.randn(5, 3, 32, 32)
+    mirrored = torch.stack([torch.stack([channel.fliplr() for channel in picture]) for picture in x])
+    wanted = (models.logits(model, x) + models.logits(model, mirrored)) / 2
+    assert not torch.equal(wanted, models.logits(model, x))
+    torch.testing.assert_close(models.logits(model, x, flip_average=True), wanted)
+    p = models.probabilities(model, x, flip_average=True)
+    torch.testing.assert_close(p, torch.softmax(wanted.double(), 1), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(p, models.probabilities(model, mirrored, flip_average=True), rtol=1e-6, atol=1e-7)
+
+
+def test_a_mlp_is_described_with_the_layers_that_all_share():
+    configuration = params.Mlp(model="mlp", **COMMON, dropout=0.2, flip_average=True)
+    found = models.describe("m", configuration, EVERYTHING, random_split(3, 0, ("cat", "dog", "frog")))
+    train, normalise = EVERYTHING.train, EVERYTHING.normalise
+    assert found.configuration == "m"
+    assert found.shape == models.MyNetShape(n_l=(3072, *train.hidden, 3), activation=train.activation, dropout=0.2)
+    assert (found.features, found.flip_average, found.classes) == (None, True, ("cat", "dog", "frog"))
+    assert (list(found.mean), list(found.std)) == (normalise.mean, normalise.std)
+    assert not found.convolves
+
+
+def test_a_cnn_is_described_with_its_channels():
+    configuration = params.Cnn(model="cnn", **COMMON, channels=[4, 8], dropout=0.1)
+    found = models.describe("c", configuration, EVERYTHING, random_split(3, 0))
+    assert found.shape == models.CnnShape(channels=(4, 8), n_classes=2, dropout=0.1)
+    assert list(found.mean) == EVERYTHING.normalise.mean
+    assert found.convolves
+
+
+def test_a_network_that_is_tuned_further_is_described_with_its_backbone_and_imagenets_normalisation():
+    configuration = params.Transfer(
+        model="transfer", **COMMON, backbone="resnet18", image_size=64, trainable_blocks="all"
+    )
+    found = models.describe("t", configuration, EVERYTHING, random_split(3, 0))
+    assert found.shape == models.TransferShape(
+        backbone="resnet18", image_size=64, trainable_blocks="all", n_classes=2, dropout=0.0
+    )
+    assert (found.features, found.mean, found.std) == (None, transfer.MEAN, transfer.STD)
+    assert found.convolves
+
+
+def test_a_classifier_of_features_is_described_as_one_linear_layer_and_with_what_makes_them():
+    configuration = params.Transfer(model="transfer", **COMMON | {"input": "features"})
+    found = models.describe("l", configuration, EVERYTHING, random_features(random_split(3, 0), FEATURES, 0))
+    assert found.shape.n_l == (1280, 2)
+    assert found.features == FEATURES
+    assert not found.convolves
+
+
+def test_a_network_reads_pictures_normalised_as_its_card_says():
+    images = random_split(3, 0).images
+    told = CARD.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)})
+    assert torch.equal(models.inputs(told, images), dataset.normalise(images, told.mean, told.std))
+
+
+def test_a_classifier_of_features_reads_features_made_as_its_card_says():
+    images = random_split(3, 0).images
+    found = models.inputs(CARD.model_copy(update={"features": FEATURES}), images)
+    assert torch.equal(found, transfer.features(images, "efficientnet_lite0", 32, flip_average=True))

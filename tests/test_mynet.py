@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar2.mynet import ACTIVATIONS, LOSSES, MyNet, backpropagation, gradients
+from cifar2.mynet import ACTIVATIONS, LOSSES, MyNet, backpropagation, gradients, smoothed
 
 
 @pytest.fixture
@@ -44,6 +44,64 @@ def test_the_gradient_is_autograds(model, batch_size):
     ((y_pred - y_true) ** 2).sum().backward()
     for found, parameter in zip(gradients(model), model.parameters(), strict=True):
         torch.testing.assert_close(found, parameter.grad)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_gradient_with_dropout_is_autograds(activation):
+    model = MyNet([4, 30, 20, 3], activation, "identity", dropout=0.4).double()
+    x, labels = torch.randn(7, 4, dtype=torch.float64), torch.randint(3, (7,))
+    y_pred = model(x)
+    backpropagation(model, labels, y_pred, "cross_entropy")
+    nn.functional.cross_entropy(y_pred, labels).backward()
+    for found, parameter in zip(gradients(model), model.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad)
+
+
+def test_dropout_hides_its_share_of_the_hidden_units_and_weighs_the_others_up():
+    model = MyNet([4, 100, 50, 3], "sigmoid", "identity", dropout=0.25)
+    model(torch.randn(200, 4))
+    assert list(model.mask) == [1, 2]
+    for l, mask in model.mask.items():
+        assert mask.shape == model.z[l].shape
+        assert mask.unique().tolist() == pytest.approx([0, 4 / 3])
+        assert (mask == 0).float().mean() == pytest.approx(0.25, abs=0.02)
+        assert torch.equal(model.a[l], torch.sigmoid(model.z[l]) * mask)
+
+
+def test_in_float64_dropout_weighs_up_as_exactly_as_float64_can():
+    model = MyNet([4, 100, 3], "tanh", "identity", dropout=0.4).double()
+    model(torch.randn(20, 4, dtype=torch.float64))
+    assert model.mask[1].max().item() == 1 / (1 - 0.4)
+
+
+def test_dropout_draws_from_the_global_random_state_and_anew_each_time():
+    dropping = MyNet([4, 50, 3], dropout=0.5)
+    x = torch.randn(7, 4)
+    torch.manual_seed(3)
+    first, second = dropping(x), dropping(x)
+    torch.manual_seed(3)
+    assert torch.equal(dropping(x), first)
+    assert not torch.equal(first, second)
+
+
+def test_there_is_no_dropout_in_evaluation():
+    torch.manual_seed(0)
+    dropping = MyNet([4, 50, 3], dropout=0.5)
+    torch.manual_seed(0)
+    plain = MyNet([4, 50, 3])
+    x, y_true = torch.randn(7, 4), torch.randn(7, 3)
+    dropping(x)
+    assert torch.equal(dropping.eval()(x), plain(x))
+    for net in (dropping, plain):
+        backpropagation(net, y_true, net(x))
+    assert all(torch.equal(p, q) for p, q in zip(gradients(dropping), gradients(plain), strict=True))
+
+
+def test_without_dropout_nothing_is_drawn(model):
+    before = torch.get_rng_state()
+    model(torch.zeros(7, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.mask == {}
 
 
 def test_autograd_is_neither_used_nor_disturbed(model):
@@ -98,6 +156,32 @@ def test_cross_entropy_is_torchs():
     torch.testing.assert_close(
         LOSSES["cross_entropy"].value(labels, logits), nn.functional.cross_entropy(logits, labels)
     )
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.9])
+def test_smoothed_labels_give_torchs_cross_entropy_and_its_gradient(label_smoothing):
+    logits, labels = torch.randn(9, 4, dtype=torch.float64, requires_grad=True), torch.randint(4, (9,))
+    targets = smoothed(labels, 4, label_smoothing, torch.float64)
+    torch.testing.assert_close(targets.sum(1), torch.ones(9, dtype=torch.float64))
+    wanted = nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    torch.testing.assert_close(LOSSES["cross_entropy"].value(targets, logits), wanted)
+    (gradient,) = torch.autograd.grad(wanted, logits)
+    torch.testing.assert_close(LOSSES["cross_entropy"].gradient(targets, logits.detach()), gradient)
+
+
+def test_any_distribution_over_the_classes_is_a_target():
+    logits = torch.randn(9, 4, requires_grad=True)
+    targets = torch.softmax(torch.randn(9, 4), 1)
+    wanted = nn.functional.cross_entropy(logits, targets)
+    torch.testing.assert_close(LOSSES["cross_entropy"].value(targets, logits), wanted)
+    (gradient,) = torch.autograd.grad(wanted, logits)
+    torch.testing.assert_close(LOSSES["cross_entropy"].gradient(targets, logits.detach()), gradient)
+
+
+@pytest.mark.parametrize("shape", [(7, 2), (6, 3), (7, 3, 1)])
+def test_distributions_that_do_not_fit_are_an_error(model, shape):
+    with pytest.raises(ValueError, match="y_true has shape"):
+        backpropagation(model, torch.zeros(shape), model(torch.randn(7, 4)), "cross_entropy")
 
 
 def test_cross_entropy_stays_finite_for_huge_logits():

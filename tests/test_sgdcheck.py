@@ -1,9 +1,11 @@
 import pytest
 import torch
 
+from cifar2 import inplace
 from cifar2.inplace import InPlace
+from cifar2.mynet import smoothed
 from cifar2.sgd import SGD
-from cifar2.sgdcheck import VARIANTS, inplace_difference, trajectory_difference
+from cifar2.sgdcheck import REGULARISED, VARIANTS, inplace_difference, trajectory_difference
 
 
 @pytest.fixture
@@ -47,9 +49,11 @@ def test_weight_decay_that_is_forgotten_is_caught(data, monkeypatch):
     assert trajectory_difference(*data, 2, {"weight_decay": 0.01}, steps=3, seed=0) > 1e-6
 
 
-def difference(data, **hyperparameters):
+def difference(data, regularised=None, **hyperparameters):
     x, y = data
-    return inplace_difference(x.double(), y, (12, 8, 2), "relu", hyperparameters, batch_size=24, epochs=3, seed=0)
+    return inplace_difference(
+        x.double(), y, (12, 8, 2), "relu", hyperparameters, batch_size=24, epochs=3, seed=0, **regularised or {}
+    )
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -57,11 +61,39 @@ def test_training_in_place_is_backpropagation_and_sgd(data, name):
     assert difference(data, **VARIANTS[name]) < 1e-14
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_with_dropout_and_label_smoothing_it_is_too(data, name):
+    before = torch.get_rng_state()
+    assert difference(data, REGULARISED, **VARIANTS[name]) < 1e-14
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_units_that_training_in_place_forgets_to_drop_are_caught(data, monkeypatch):
+    def step(self, *arguments):
+        self.dropout = 0.0
+        right_step(self, *arguments)
+
+    right_step = InPlace._step
+    monkeypatch.setattr(InPlace, "_step", step)
+    assert difference(data, REGULARISED) > 1e-5
+
+
+def test_labels_that_training_in_place_forgets_to_smooth_are_caught(data, monkeypatch):
+    monkeypatch.setattr(inplace, "smoothed", lambda y, n, _, dtype: smoothed(y, n, 0.0, dtype))
+    assert difference(data, REGULARISED) > 1e-5
+
+
+def test_a_learning_rate_that_training_in_place_forgets_is_caught(data, monkeypatch):
+    right_update = InPlace._update
+    monkeypatch.setattr(InPlace, "_update", lambda self, _: right_update(self, 0.02))
+    assert difference(data) > 1e-5
+
+
 @pytest.mark.parametrize("forgotten", ["momentum", "weight_decay"])
 def test_a_hyperparameter_that_training_in_place_forgets_is_caught(data, monkeypatch, forgotten):
-    def step(self, batch, outputs):
+    def step(self, *arguments):
         setattr(self, forgotten, 0.0)
-        right_step(self, batch, outputs)
+        right_step(self, *arguments)
 
     right_step = InPlace._step
     monkeypatch.setattr(InPlace, "_step", step)
@@ -69,5 +101,5 @@ def test_a_hyperparameter_that_training_in_place_forgets_is_caught(data, monkeyp
 
 
 def test_training_in_place_that_ends_in_no_number_is_caught(data, monkeypatch):
-    monkeypatch.setattr(InPlace, "_update", lambda self: self.p.fill_(float("nan")))
+    monkeypatch.setattr(InPlace, "_update", lambda self, _: self.p.fill_(float("nan")))
     assert not difference(data) <= 1e-12

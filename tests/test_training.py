@@ -3,14 +3,16 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
-from cifar2 import models, training
-from cifar2.params import Configuration, Normalise, Train
-from tests.conftest import random_split
+from cifar2 import models, params, schedule, training
+from cifar2.params import Cnn, Mlp, Normalise, Train, Transfer
+from tests.conftest import ROOT, random_features, random_split
 
-CONFIGURATION = Configuration(lr=0.05, momentum=0.9, weight_decay=0.001)
+HYPERPARAMETERS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.001}
+CONFIGURATION = Mlp(model="mlp", family="mlp", input="prepared", **HYPERPARAMETERS)
+CONVOLUTIONAL = Cnn(model="cnn", family="cnn", input="prepared", channels=[4, 8], **HYPERPARAMETERS)
 NORMALISE = Normalise(mean=[0.5] * 3, std=[0.5] * 3)
-CLASSES = ("airplane", "bird")
 # Small enough for float32 rounding not to grow much over the whole run.
 SETTINGS = Train(
     hidden=[8, 8],
@@ -20,24 +22,43 @@ SETTINGS = Train(
     seeds=[0],
     gradients="backpropagation",
     precision="float32",
+    threads=1,
     device="cpu",
 )
+EVERYTHING = params.load(ROOT / "params.yaml").model_copy(update={"normalise": NORMALISE, "train": SETTINGS})
+SPLIT = random_split(70, 0)
+AUGMENTATION = {"flip": True, "shift": 2, "jitter": 0.1}
+BOTH = pytest.mark.parametrize("gradients", ["backpropagation", "autograd"])
 
 
 @pytest.fixture(scope="module")
 def train():
-    return training.examples(random_split(70, 0), NORMALISE)
+    return training.examples(SPLIT, NORMALISE.mean, NORMALISE.std)
 
 
 @pytest.fixture(scope="module")
 def val():
-    return training.examples(random_split(40, 1), NORMALISE)
+    return training.examples(random_split(40, 1), NORMALISE.mean, NORMALISE.std)
+
+
+def but(configuration=CONFIGURATION, **changes):
+    """A configuration with changes, which are checked."""
+    return type(configuration)(**configuration.model_dump() | changes)
+
+
+def build(configuration=CONFIGURATION, seed=0):
+    return models.build(models.describe("x", configuration, EVERYTHING, SPLIT).shape, seed)
 
 
 def fit(train, val, configuration=CONFIGURATION, seed=0, **changes):
     settings = SETTINGS.model_copy(update=changes)
-    network = models.build(models.describe("x", settings, NORMALISE, CLASSES), seed)
+    network = build(configuration, seed)
     return network, list(training.train(network, train, val, configuration, settings, seed))
+
+
+def assert_equal(a, b):
+    """Two networks with the same bits, statistics of batch normalisation included."""
+    assert all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 def test_training_learns(train, val):
@@ -61,18 +82,32 @@ def test_without_a_validation_set_its_numbers_are_none(train):
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(train, val):
     (a, curve_a), (b, curve_b), (c, _) = (fit(train, val, seed=seed) for seed in (0, 0, 1))
     assert curve_a == curve_b
-    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert_equal(a, b)
     assert not torch.equal(a.fc["1"].weight, c.fc["1"].weight)
 
 
 def test_measuring_on_a_validation_set_changes_no_weight(train, val):
     (a, _), (b, _) = fit(train, val), fit(train, None)
-    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert_equal(a, b)
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_autograd_gives_the_same_result_to_rounding(train, val, nesterov):
-    configuration = CONFIGURATION.model_copy(update={"nesterov": nesterov})
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"nesterov": True},
+        {"schedule": "one_cycle"},
+        {"label_smoothing": 0.2},
+        {"dropout": 0.3},
+        {"flip": True},
+        {"shift": 3},
+        {"jitter": 0.2},
+        {"nesterov": True, "schedule": "cosine", "label_smoothing": 0.1, "dropout": 0.2, **AUGMENTATION},
+    ],
+    ids=" ".join,
+)
+def test_autograd_gives_the_same_result_to_rounding(train, val, changes):
+    configuration = but(**changes)
     (a, by_hand), (b, by_autograd) = (
         fit(train, val, configuration, gradients=g) for g in ("backpropagation", "autograd")
     )
@@ -82,33 +117,226 @@ def test_autograd_gives_the_same_result_to_rounding(train, val, nesterov):
         torch.testing.assert_close(torch.tensor(e), torch.tensor(f), rtol=1e-4, atol=1e-6)
 
 
+@BOTH
+@pytest.mark.parametrize(
+    "changes",
+    [{"schedule": "cosine"}, {"label_smoothing": 0.2}, {"dropout": 0.3}, {"flip": True}, {"shift": 3}, {"jitter": 0.2}],
+    ids=" ".join,
+)
+def test_whatever_a_configuration_switches_on_changes_the_result(train, gradients, changes):
+    (plain, _), (changed, _) = (
+        fit(train, None, configuration, gradients=gradients, epochs=1)
+        for configuration in (CONFIGURATION, but(**changes))
+    )
+    assert not torch.equal(plain.fc["1"].weight, changed.fc["1"].weight)
+
+
+def plain_loop(train, configuration, epochs, seed=0):
+    """Training as PyTorch's documentation shows it: its own optimizer, the mean loss, a rate a step."""
+    network = build(configuration, seed)
+    optimizer = torch.optim.SGD(network.parameters(), **HYPERPARAMETERS)
+    rates = schedule.learning_rates(configuration.schedule, configuration.lr, epochs * 5)
+    generator = torch.Generator().manual_seed(seed)
+    losses = []
+    for _ in range(epochs):
+        order = torch.randperm(70, generator=generator)
+        for start in range(0, 70, 16):
+            batch = order[start : start + 16]
+            optimizer.param_groups[0]["lr"] = rates.pop(0)
+            optimizer.zero_grad()
+            loss = cross_entropy(network(train.x[batch]), train.y[batch])
+            loss.backward()
+            optimizer.step()
+            losses += [loss.item()] * len(batch)
+    return network, losses
+
+
 def test_one_epoch_is_the_same_as_a_plain_pytorch_loop(train):
     """Every example once, a last batch that is smaller, the mean loss, torch's own optimizer."""
     network, (epoch,) = fit(train, None, epochs=1)
-    other = models.build(models.describe("x", SETTINGS, NORMALISE, CLASSES), 0)
-    optimizer = torch.optim.SGD(other.parameters(), **CONFIGURATION.model_dump())
-    order = torch.randperm(70, generator=torch.Generator().manual_seed(0))
-    losses = []
-    for start in range(0, 70, 16):
-        batch = order[start : start + 16]
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(other(train.x[batch]), train.y[batch])
-        loss.backward()
-        optimizer.step()
-        losses += [loss.item()] * len(batch)
+    other, losses = plain_loop(train, CONFIGURATION, epochs=1)
     for p, q in zip(network.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(p, q)
     assert epoch.train_loss == pytest.approx(sum(losses) / 70, rel=1e-6)
 
 
-@pytest.mark.parametrize("gradients", ["backpropagation", "autograd"])
+@pytest.mark.parametrize(
+    ("model", "gradients"), [(CONFIGURATION, "backpropagation"), (CONFIGURATION, "autograd"), (CONVOLUTIONAL, "")]
+)
+@pytest.mark.parametrize("name", ["cosine", "one_cycle"])
+def test_a_schedule_goes_over_the_steps_of_the_whole_run(train, model, gradients, name):
+    configuration = but(model, schedule=name)
+    network, _ = fit(train, None, configuration, gradients=gradients, epochs=2)
+    other, _ = plain_loop(train, configuration, epochs=2)
+    for p, q in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+@BOTH
+def test_a_configurations_own_epochs_and_batch_size_come_before_the_common_ones(train, val, gradients):
+    own, own_curve = fit(train, val, but(epochs=2, batch_size=32), gradients=gradients)
+    common, common_curve = fit(train, val, epochs=2, batch_size=32, gradients=gradients)
+    assert own_curve == common_curve
+    assert_equal(own, common)
+
+
+def test_a_convolutional_network_learns(train, val):
+    network, curve = fit(train, val, but(CONVOLUTIONAL, batch_size=8), epochs=8)
+    assert curve[-1].train_loss < curve[0].train_loss / 2
+    assert training.score(network, val).accuracy > 0.9
+
+
+def test_a_linear_classifier_learns_from_features_as_they_are(train):
+    features = training.examples(random_features(SPLIT, EVERYTHING.features, 0), NORMALISE.mean, NORMALISE.std)
+    assert torch.equal(features.x, random_features(SPLIT, EVERYTHING.features, 0).images)
+    configuration = Transfer(model="transfer", family="transfer", input="features", **HYPERPARAMETERS | {"lr": 0.001})
+    card = models.describe("x", configuration, EVERYTHING, random_features(SPLIT, EVERYTHING.features, 0))
+    network = models.build(card.shape, 0)
+    *_, last = training.train(network, features, features, configuration, SETTINGS, 0)
+    assert last.val_accuracy > 0.9
+
+
+def test_parameters_that_are_frozen_stay_as_they_are(train):
+    network = build(CONVOLUTIONAL)
+    frozen = network.convolutions[0].requires_grad_(False)
+    before = [p.clone() for p in network.parameters()]
+    list(training.train(network, train, None, CONVOLUTIONAL, SETTINGS, 0))
+    for parameter, was in zip(network.parameters(), before, strict=True):
+        assert torch.equal(parameter, was) == (parameter.requires_grad is False)
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
+@pytest.mark.parametrize(
+    "configuration", [but(dropout=0.2, **AUGMENTATION), but(CONVOLUTIONAL, dropout=0.2, flip=True)]
+)
+def test_what_is_random_in_an_epoch_depends_on_the_seed_alone_and_leaves_the_global_state(train, val, configuration):
+    networks, curves = [], []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        network, curve = fit(train, val, configuration)
+        assert torch.equal(torch.get_rng_state(), before)
+        networks.append(network)
+        curves.append(curve)
+    assert curves[0] == curves[1]
+    assert_equal(*networks)
+
+
+@pytest.mark.parametrize("model", [CONFIGURATION, CONVOLUTIONAL], ids=["mlp", "cnn"])
+def test_every_epoch_of_every_seed_changes_the_pictures_in_its_own_way(train, monkeypatch, model):
+    drawn = []
+
+    def augment(x, **_):
+        drawn.append(torch.rand(()).item())
+        return x
+
+    monkeypatch.setattr(training, "augment", augment)
+    for seed in (0, 1):
+        fit(train, None, but(model, flip=True), seed)
+    assert len(drawn) == 2 * 3 * 5
+    assert len(set(drawn)) == len(drawn)
+
+
+@BOTH
+def test_the_recorded_training_loss_is_plain_cross_entropy(train, gradients):
+    """With a learning rate of next to nothing all outputs are those of the new network."""
+    _, (epoch,) = fit(train, None, but(lr=1e-12, label_smoothing=0.5), gradients=gradients, epochs=1)
+    scores = training.score(build(), train)
+    assert epoch.train_loss == pytest.approx(scores.loss, rel=1e-5)
+    assert epoch.train_accuracy == scores.accuracy
+
+
+def test_a_configuration_that_averages_over_mirror_images_is_scored_that_way(train, val):
+    configuration = but(flip_average=True, lr=0.001)
+    network, curve = fit(train, val, configuration)
+    averaged, plain = training.score(network, val, flip_average=True), training.score(network, val)
+    assert averaged.loss != plain.loss
+    assert curve[-1].val_loss == averaged.loss
+    summary = training.summarise([curve], [network], train, val, configuration)
+    assert summary["val_loss"] == pytest.approx(averaged.loss)
+
+
+def test_accuracies_on_the_training_pictures_are_averaged_over_mirror_images_too(train, val):
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(200, 3, 32, 32, generator=generator), torch.randint(2, (200,), generator=generator)
+    pictures, network = training.Examples(*noise, [0.5] * 3, [0.5] * 3), build()
+    averaged, plain = (training.score(network, pictures, flip_average).accuracy for flip_average in (True, False))
+    assert averaged != plain
+    _, curve = fit(train, val, epochs=1)
+    summary = training.summarise([curve], [network], pictures, val, but(flip_average=True))
+    assert summary["train_accuracy"] == averaged
+
+
+def test_a_score_is_that_of_a_network_that_drops_nothing(train):
+    network = build(but(dropout=0.5)).train()
+    assert training.score(network, train).loss == training.score(build(), train).loss
+
+
+def script(monkeypatch, losses):
+    """Validation losses that are laid down beforehand."""
+    scripted = iter(losses)
+    monkeypatch.setattr(
+        training, "score", lambda *_: training.Scores(torch.tensor([next(scripted)]), torch.tensor([True]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "n_epochs", "kept"),
+    [
+        ([5, 4, 6, 3, 3, 3.5, 1, 1], 2, 6, 4),  # an equal loss is no lower one; a better epoch starts the count anew
+        ([5, 4, 6, 3, 3, 3.5, 1, 1], 3, 8, 7),
+        ([1, 2, 3], 1, 2, 1),
+        ([5, 4, 3, 2], 1, 4, 4),
+    ],
+)
+@pytest.mark.parametrize("model", [CONFIGURATION, CONVOLUTIONAL], ids=["mlp", "cnn"])
+def test_early_stopping_stops_and_gives_the_best_epochs_weights_back(
+    train, val, monkeypatch, model, losses, patience, n_epochs, kept
+):
+    script(monkeypatch, map(float, losses))
+    configuration = but(model, early_stopping=patience, epochs=len(losses))
+    network = build(configuration)
+    curve, weights = [], []
+    for epoch in training.train(network, train, val, configuration, SETTINGS, 0):
+        curve.append(epoch)
+        weights.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+    assert len(curve) == n_epochs
+    assert training.kept_epoch(curve, configuration) == kept
+    found = network.state_dict()
+    for i, there in enumerate(weights, 1):
+        assert all(torch.equal(found[name], there[name]) for name in found) == (i == kept)
+
+
+def test_without_early_stopping_the_last_epoch_is_kept(train, val, monkeypatch):
+    script(monkeypatch, [1.0, 2.0, 3.0])
+    _, curve = fit(train, val)
+    assert training.kept_epoch(curve, CONFIGURATION) == 3
+
+
+def test_without_a_validation_set_nothing_stops_early(train):
+    assert len(fit(train, None, but(early_stopping=1))[1]) == 3
+
+
+def test_the_summary_is_of_the_weights_that_were_kept(train, val):
+    # So high a rate that the loss soon rises.
+    configuration = but(early_stopping=1, lr=0.5, epochs=30)
+    runs = [fit(train, val, configuration, seed) for seed in (0, 1)]
+    curves = [curve for _, curve in runs]
+    assert all(len(curve) < 30 for curve in curves)
+    summary = training.summarise(curves, [network for network, _ in runs], train, val, configuration)
+    best = [min(curve, key=lambda e: e.val_loss) for curve in curves]
+    assert summary["val_loss"] == pytest.approx((best[0].val_loss + best[1].val_loss) / 2)
+    assert summary["kept_epoch"] == (best[0].epoch + best[1].epoch) / 2
+
+
+@BOTH
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(train, val, gradients):
     with pytest.raises(training.Diverged, match=r"^seed 0, epoch \d, step [2-5]: the loss is not finite$"):
-        fit(train, val, CONFIGURATION.model_copy(update={"lr": 1e30}), gradients=gradients)
+        fit(train, val, but(lr=1e30), gradients=gradients)
 
 
 def test_a_validation_loss_that_is_no_number_stops_the_run(train, val):
-    broken = training.Examples(val.x.clone().fill_(math.nan), val.y)
+    broken = val._replace(x=val.x.clone().fill_(math.nan))
     with pytest.raises(training.Diverged, match=r"^seed 0, epoch 1: the validation loss is not finite$"):
         fit(train, broken)
 
@@ -117,43 +345,21 @@ def test_scores_are_torchs(train):
     network, _ = fit(train, None)
     scores = training.score(network, train)
     outputs = models.logits(network, train.x)
-    assert scores.loss == pytest.approx(torch.nn.functional.cross_entropy(outputs, train.y).item(), rel=1e-6)
+    assert scores.loss == pytest.approx(cross_entropy(outputs, train.y).item(), rel=1e-6)
     assert scores.accuracy == (outputs.argmax(1) == train.y).double().mean()
-
-
-def test_the_standard_error_of_one_seed_is_the_binomial_one():
-    correct = torch.tensor([[1] * 75 + [0] * 25])
-    assert training.standard_error(correct) == pytest.approx(math.sqrt(0.75 * 0.25 / 99))
-
-
-def test_the_standard_error_counts_the_seeds_too():
-    same = torch.tensor([[1.0, 0.0, 1.0, 0.0]] * 2)
-    differ = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
-    assert training.standard_error(same) == pytest.approx(math.sqrt((1 / 3) / 4))
-    assert training.standard_error(differ) == pytest.approx(math.sqrt(0.5 / 2))
-
-
-def test_the_standard_error_is_the_spread_of_the_mean():
-    """Simulated: seeds and pictures each shift the chance to be right; the mean's spread is what is predicted."""
-    generator = torch.Generator().manual_seed(0)
-    means, predicted = [], []
-    for _ in range(2000):
-        seeds = 0.1 * torch.randn(3, 1, generator=generator)
-        pictures = 0.3 * torch.randn(1, 50, generator=generator)
-        values = seeds + pictures + 0.05 * torch.randn(3, 50, generator=generator)
-        means.append(values.mean())
-        predicted.append(training.standard_error(values) ** 2)
-    assert math.sqrt(sum(predicted) / len(predicted)) == pytest.approx(torch.stack(means).std().item(), rel=0.05)
 
 
 def test_the_summary_is_over_seeds(train, val):
     runs = [fit(train, val, seed=seed, epochs=12) for seed in (0, 1)]
-    summary = training.summarise([curve for _, curve in runs], [network for network, _ in runs], train, val)
+    summary = training.summarise(
+        [curve for _, curve in runs], [network for network, _ in runs], train, val, CONFIGURATION
+    )
     assert tuple(summary) == training.SUMMARY
     last = [curve[-1] for _, curve in runs]
     assert summary["val_accuracy"] == pytest.approx((last[0].val_accuracy + last[1].val_accuracy) / 2)
     assert summary["val_loss"] == pytest.approx((last[0].val_loss + last[1].val_loss) / 2)
     assert summary["gap"] == summary["train_accuracy"] - summary["val_accuracy"]
+    assert summary["kept_epoch"] == 12
     moves = [torch.tensor([e.val_loss for e in curve[-10:]]).double().std(correction=0) for _, curve in runs]
     assert summary["val_loss_std"] == pytest.approx(sum(moves).item() / 2)
 

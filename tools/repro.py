@@ -1,8 +1,8 @@
 """Run the pipeline, several configurations at a time: ``make repro``, or ``make repro JOBS=n``.
 
-DVC runs one stage after the other.  On two threads a configuration trains less than twice as fast as on one, so that
-training them side by side, each on its share of the cores, takes less time; the bits are the same.  Configurations
-that would leave a core idle are left to the end, and have all cores.
+DVC runs one stage after the other.  On two threads a perceptron trains less than twice as fast as on one, so that
+training several side by side, each on its share of the cores, takes less time; the bits are the same.  Configurations
+that would leave a core idle are left to the end, and have all cores; so are convolutions, whose bits depend on them.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+
+from cifar2 import errors, params
 
 
 def shares(stale: list[str], jobs: int, cores: int) -> tuple[list[str], int]:
@@ -27,11 +29,12 @@ def _dvc(*arguments: str) -> None:
         sys.exit(failed)
 
 
-def _stale() -> list[str]:
-    status = subprocess.run(["dvc", "status", "--json"], stdout=subprocess.PIPE, text=True)  # noqa: S607
+def _stale(names: list[str]) -> list[str]:
+    """Those of the configurations ``names`` that have to be trained."""
+    status = subprocess.run(["dvc", "status", "--json", "dvc.yaml"], stdout=subprocess.PIPE, text=True)  # noqa: S607
     if status.returncode:
         sys.exit(status.returncode)
-    return [stage for stage in json.loads(status.stdout) if stage.startswith("train@")]
+    return [stage for stage in json.loads(status.stdout) if stage.removeprefix("train@") in names]
 
 
 def _run(stage: str, threads: int) -> bool:
@@ -60,8 +63,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=_number, default=cores, help="configurations trained at a time")
     jobs = parser.parse_args().jobs
 
+    configs = params.load().configs
     _dvc("repro", "verify")
-    side_by_side, threads = shares(_stale(), jobs, cores)
+    perceptrons = [name for name, configuration in configs.items() if configuration.model == "mlp"]
+    side_by_side, threads = shares(_stale(perceptrons), jobs, cores)
     with ThreadPoolExecutor(jobs) as pool:
         succeeded = list(pool.map(lambda stage: _run(stage, threads), side_by_side))
     failed = [stage for stage, success in zip(side_by_side, succeeded, strict=True) if not success]
@@ -71,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    errors.run(main)

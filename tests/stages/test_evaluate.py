@@ -1,76 +1,224 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from sklearn.metrics import roc_auc_score
 
-from cifar2 import dataset, models
-from tests.conftest import SIZES
+from cifar2 import dataset, hardware, models, transfer
+from cifar2.evaluation import accuracy_interval
+from cifar2.uncertainty import standard_error
+from tests.conftest import NEAR_DUPLICATES, SIZES
+from tests.stages.test_select_model import wins
+
+NAMES = ["mlp", "mlp_augmented", "cnn", "transfer", "final"]
+OF_EACH = pytest.mark.parametrize("name", NAMES)
+KNOWN = [3, 8, 17]
 
 
 @pytest.fixture
-def selected(trained, run_stage):
-    run_stage("select_model.py")
-    run_stage("refit.py")
-    return trained
+def evaluated(selected, run_stage, once):
+    """The project after ``evaluate`` for every family and for the final model."""
+    return once("evaluated", selected, lambda: [run_stage("evaluate.py", name) for name in NAMES])
 
 
-def accuracy(network, split):
-    x = dataset.normalise(split.images, [0.5] * 3, [0.5] * 3)
-    return (models.logits(network, x).argmax(1) == split.labels).double().mean().item()
+def metrics(name, root=""):
+    return json.loads(Path(root, f"metrics/evaluate/{name}.json").read_text())
 
 
-def test_its_numbers_are_those_of_the_models_on_the_test_split(selected, run_stage):
-    run_stage("evaluate.py", "mlp")
-    found = json.loads(Path("metrics/evaluate/mlp.json").read_text())
+def logits(network, card, split):
+    """What a network makes of the pictures, worked out anew."""
+    if card.features:
+        x = transfer.features(split.images, "efficientnet_lite0", 32, flip_average=False)
+    else:
+        x = dataset.normalise(split.images, [0.5] * 3, [0.5] * 3)
+    with torch.no_grad():
+        return (network(x) + network(x.flip(-1))) / 2 if card.flip_average else network(x)
+
+
+def predictions(network, card, split):
+    return logits(network, card, split).argmax(1)
+
+
+@OF_EACH
+def test_its_numbers_are_those_of_the_models_on_the_test_split(evaluated, name):
+    found = metrics(name)
     test = dataset.load(Path("data/prepared/test.safetensors"))
-    card, final = models.load(Path("data/models/final.safetensors"))
-    _, seeds = models.load(Path("data/models/selected/mlp.safetensors"))
-    refit = json.loads(Path("metrics/refit.json").read_text())
+    card, networks, _ = models.load(Path(f"data/models/{name}.safetensors"))
+    predicted = torch.stack([predictions(network, card, test) for network in networks.values()])
+    correct = predicted == test.labels
+    by_seed = correct.double().mean(1)
 
     assert found["config"] == card.configuration
     assert found["n_test"] == SIZES["test"]
-    assert found["test_accuracy"] == accuracy(final["final"], test)
-    low, high = found["test_accuracy_ci95"]
-    assert low < found["test_accuracy"] < high or low < found["test_accuracy"] == 1 == high
-    by_seed = [accuracy(network, test) for network in seeds.values()]
-    assert found["n_seeds"] == 2
-    assert found["test_accuracy_seeds_mean"] == pytest.approx(sum(by_seed) / 2)
-    assert found["test_accuracy_seeds_std"] == pytest.approx(abs(by_seed[0] - by_seed[1]) / 2**0.5)
-    assert sum(map(sum, found["confusion_matrix"])) == SIZES["test"]
-    assert [sum(row) for row in found["confusion_matrix"]] == test.labels.bincount().tolist()
-    assert {k: found[k] for k in ("val_accuracy", "train_accuracy")} == {
-        k: refit[k] for k in ("val_accuracy", "train_accuracy")
-    }
+    assert found["test_accuracy"] == by_seed[0].item()
+    assert found["test_accuracy_ci95"] == accuracy_interval(int(correct[0].sum()), SIZES["test"])
+    assert found["n_seeds"] == len(networks) == (1 if name == "final" else 2)
+    assert found["test_accuracy_seeds_mean"] == pytest.approx(by_seed.mean().item())
+    spread = None if name == "final" else pytest.approx(by_seed.std().item())
+    assert found["test_accuracy_seeds_std"] == spread
+    low, high = found["test_accuracy_seeds_ci95"]
+    assert by_seed.mean().item() - low == pytest.approx(1.96 * standard_error(correct))
+    assert high == pytest.approx(min(1.0, by_seed.mean().item() + 1.96 * standard_error(correct)))
+    counts = [[int((predicted[0][test.labels == t] == p).sum()) for p in (0, 1)] for t in (0, 1)]
+    assert found["confusion_matrix"] == counts
+    assert found["n_parameters"] == sum(p.numel() for p in next(iter(networks.values())).parameters())
 
 
-def test_the_predictions_for_dvcs_confusion_plot_agree_with_the_matrix(selected, run_stage):
+@OF_EACH
+def test_what_test_pictures_that_are_no_near_duplicates_give_is_told_apart(evaluated, name):
+    found = metrics(name)
+    test = dataset.load(Path("data/prepared/test.safetensors"))
+    card, networks, _ = models.load(Path(f"data/models/{name}.safetensors"))
+    unseen = [i for i in range(SIZES["test"]) if test.index[i] not in KNOWN]
+    correct = torch.stack([predictions(n, card, test) == test.labels for n in networks.values()])[:, unseen]
+    assert found["n_near_duplicates"] == 3
+    assert found["test_accuracy_without_near_duplicates"] == pytest.approx(correct[0].double().mean().item())
+    interval = accuracy_interval(int(correct[0].sum()), SIZES["test"] - 3)
+    assert found["test_accuracy_without_near_duplicates_ci95"] == interval
+    over_seeds = found["test_accuracy_seeds_mean_without_near_duplicates"]
+    assert over_seeds == pytest.approx(correct.double().mean().item())
+
+
+def test_near_duplicates_are_named_by_their_official_place_not_by_that_in_the_split(selected, run_stage):
+    path = Path("data/prepared/test.safetensors")
+    test = dataset.load(path)
+    dataset.save(path, replace(test, index=test.index + 100))
     run_stage("evaluate.py", "mlp")
-    found = json.loads(Path("metrics/evaluate/mlp.json").read_text())
-    with Path("metrics/evaluate/mlp_predictions.csv").open() as file:
+    assert metrics("mlp")["n_near_duplicates"] == 0
+    lines = NEAR_DUPLICATES.splitlines()
+    Path("data/prepared/near_duplicates.csv").write_text("\n".join([lines[0], "103,10,False,0.9", "129,3,True,0.8"]))
+    run_stage("evaluate.py", "mlp")
+    assert metrics("mlp")["n_near_duplicates"] == 2
+
+
+def test_an_average_over_mirror_images_is_taken_where_the_configuration_says_so(selected, run_stage):
+    """On pictures that tell nothing of their class, where the least change of an answer moves the ROC AUC."""
+    path = Path("data/prepared/test.safetensors")
+    test = dataset.load(path)
+    noise = torch.randint(256, test.images.shape, generator=torch.Generator().manual_seed(0))
+    test = replace(test, images=noise.to(torch.uint8))
+    dataset.save(path, test)
+    run_stage("evaluate.py", "mlp_augmented")
+    card, networks, _ = models.load(Path("data/models/mlp_augmented.safetensors"))
+    averaged, plain = (
+        roc_auc_score(
+            test.labels, logits(networks["seed0"], card.model_copy(update={"flip_average": flip}), test).diff()
+        )
+        for flip in (True, False)
+    )
+    assert card.flip_average
+    assert metrics("mlp_augmented")["roc_auc"] == pytest.approx(averaged)
+    assert averaged != pytest.approx(plain)
+
+
+def test_without_near_duplicates_nothing_is_left_out(selected, run_stage):
+    Path("data/prepared/near_duplicates.csv").write_text(NEAR_DUPLICATES.splitlines()[0] + "\n")
+    run_stage("evaluate.py", "cnn")
+    found = metrics("cnn")
+    assert found["n_near_duplicates"] == 0
+    for key in ("test_accuracy", "test_accuracy_ci95", "test_accuracy_seeds_mean"):
+        assert found[f"{key.removesuffix('_ci95')}_without_near_duplicates{'_ci95' * key.endswith('_ci95')}"] == (
+            pytest.approx(found[key])
+        )
+
+
+def test_the_accuracies_of_before_the_test_stand_beside_it(evaluated):
+    keys = ("val_accuracy", "train_accuracy")
+    of_family = json.loads(Path(f"metrics/train/{metrics('mlp')['config']}.json").read_text())
+    of_final = json.loads(Path("metrics/refit.json").read_text())
+    assert {key: metrics("mlp")[key] for key in keys} == {key: of_family[key] for key in keys}
+    assert {key: metrics("final")[key] for key in keys} == {key: of_final[key] for key in keys}
+
+
+@OF_EACH
+def test_the_predictions_for_dvcs_confusion_plot_agree_with_the_matrix(evaluated, name):
+    with Path(f"metrics/evaluate/{name}_predictions.csv").open() as file:
         pairs = [(row["actual"], row["predicted"]) for row in csv.DictReader(file)]
     classes = ("airplane", "bird")
-    assert found["confusion_matrix"] == [[pairs.count((t, p)) for p in classes] for t in classes]
+    assert metrics(name)["confusion_matrix"] == [[pairs.count((t, p)) for p in classes] for t in classes]
 
 
-def test_a_second_run_writes_the_same_bytes(selected, run_stage):
-    run_stage("evaluate.py", "mlp")
-    first = selected.snapshot()
-    run_stage("evaluate.py", "mlp")
-    assert selected.snapshot() == first
-    assert {"metrics/figures/confusion_mlp.png", "metrics/figures/mistakes_mlp.png"} <= set(first)
+@OF_EACH
+def test_a_second_run_writes_the_same_bytes(evaluated, run_stage, name):
+    first = evaluated.snapshot()
+    outputs = {
+        f"metrics/evaluate/{name}.json",
+        f"metrics/evaluate/{name}_predictions.csv",
+        f"metrics/figures/confusion_{name}.png",
+        f"metrics/figures/mistakes_{name}.png",
+    }
+    for path in outputs:
+        Path(path).unlink()
+    run_stage("evaluate.py", name)
+    assert evaluated.snapshot() == first
+
+
+def test_the_final_model_may_have_features_for_its_input(trained, run_stage):
+    wins("linear")
+    run_stage("select_model.py")
+    run_stage("refit.py")
+    run_stage("evaluate.py", "final")
+    assert metrics("final")["config"] == "linear"
+
+
+@pytest.mark.parametrize("name", ["mlp", "transfer"])
+def test_it_reads_the_test_split_and_neither_of_the_others(selected, run_stage, name):
+    for path in ("prepared/train", "prepared/val", "features/train", "features/val"):
+        Path(f"data/{path}.safetensors").unlink()
+    run_stage("evaluate.py", name)
+
+
+def test_convolutions_have_the_number_of_threads_of_the_experiment(selected, run_stage, monkeypatch):
+    selected.params["train"]["threads"] = 3
+    selected.write_params()
+    fixed = []
+    monkeypatch.setattr(hardware, "fix_convolutions", fixed.append)
+    for name in ("cnn", "transfer"):
+        run_stage("evaluate.py", name)
+    assert fixed == [3, 3]
+
+
+def test_what_was_selected_with_beyond_is_measured_and_written_there(trained, run_stage):
+    run_stage("train.py", "without_flip")
+    wins("without_flip", "beyond")
+    for arguments in ((), ("--beyond",)):
+        run_stage("select_model.py", *arguments)
+        run_stage("evaluate.py", "mlp_augmented", *arguments)
+        if not arguments:
+            before = trained.snapshot()
+    after = trained.snapshot()
+    assert before.items() <= after.items(), "what the plain evaluation wrote stays"
+    assert {path for path in after if path.startswith("beyond/metrics/evaluate/")} == {
+        "beyond/metrics/evaluate/mlp_augmented.json",
+        "beyond/metrics/evaluate/mlp_augmented_predictions.csv",
+    }
+    assert "beyond/metrics/figures/confusion_mlp_augmented.png" in after
+    assert metrics("mlp_augmented")["config"] == "augmented"
+    assert metrics("mlp_augmented", "beyond")["config"] == "without_flip"
 
 
 def test_one_seed_has_no_spread(selected, run_stage):
-    card, seeds = models.load(Path("data/models/selected/mlp.safetensors"))
-    models.save(Path("data/models/selected/mlp.safetensors"), card, {"seed0": seeds["seed0"]})
+    path = Path("data/models/mlp.safetensors")
+    card, seeds, accuracies = models.load(path)
+    models.save(path, card, {"seed0": seeds["seed0"]}, accuracies)
     run_stage("evaluate.py", "mlp")
-    assert json.loads(Path("metrics/evaluate/mlp.json").read_text())["test_accuracy_seeds_std"] is None
+    assert metrics("mlp")["test_accuracy_seeds_std"] is None
 
 
 def test_a_damaged_model_is_one_line_and_nothing_is_written(selected, fails_with):
     path = Path("data/models/final.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
     before = selected.snapshot()
-    assert "data/models/final.safetensors is damaged" in fails_with("evaluate.py", "mlp")
+    assert "data/models/final.safetensors is damaged" in fails_with("evaluate.py", "final")
+    assert selected.snapshot() == before
+
+
+@pytest.mark.parametrize("missing", ["data/prepared/near_duplicates.csv", "data/models/mlp.safetensors"])
+def test_a_missing_file_is_one_line_and_nothing_is_written(selected, fails_with, missing):
+    Path(missing).unlink()
+    before = selected.snapshot()
+    assert f"{missing} is missing; `dvc repro` makes it" in fails_with("evaluate.py", "mlp")
     assert selected.snapshot() == before

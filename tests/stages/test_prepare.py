@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -21,7 +22,22 @@ OUTPUTS = {
     "metrics/prepare.json",
     "metrics/figures/samples.png",
     "metrics/figures/class_distribution.png",
+    "metrics/figures/near_duplicates.png",
+    "data/prepared/near_duplicates.csv",
 }
+
+
+# Planted: a test picture as it stands in the training part, one as its mirror image, and one of a class not chosen.
+BIRDS, CATS = (np.flatnonzero(DATA.test_labels == label) for label in (2, 3))
+PLANTED = {BIRDS[0]: (np.flatnonzero(DATA.train_labels == 2)[3], False), BIRDS[1]: (5, True), CATS[0]: (7, False)}
+
+
+def with_duplicates():
+    images, labels = DATA.test_images.copy(), DATA.train_labels.copy()
+    labels[5] = 0
+    for i, (j, mirrored) in PLANTED.items():
+        images[i] = DATA.train_images[j][:, :, ::-1] if mirrored else DATA.train_images[j]
+    return DATA._replace(test_images=images, train_labels=labels)
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +73,35 @@ def test_the_metrics_are_those_of_the_files(project, run_stage):
     green = found["train"].images[:, 1].double() / 255
     assert metrics["channel_mean"][1] == pytest.approx(green.mean().item())
     assert metrics["channel_std"][1] == pytest.approx(green.std(correction=0).item())
+
+
+def near_duplicates():
+    with Path("data/prepared/near_duplicates.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("val_fraction", [0.1, 0.9])
+def test_near_duplicates_are_told_by_their_official_places_wherever_the_partner_went(
+    project, run_stage, monkeypatch, val_fraction
+):
+    monkeypatch.setattr(cifar10, "load", lambda sources, folder: with_duplicates())
+    project.params["data"]["val_fraction"] = val_fraction
+    project.write_params()
+    run_stage("prepare.py")
+    rows = near_duplicates()
+    found = {int(row["test_index"]): (int(row["train_index"]), row["mirrored"] == "True") for row in rows}
+    assert found == {i: PLANTED[i] for i in BIRDS[:2]}
+    assert {row["mirrored"] for row in rows} == {"True", "False"}
+    assert all(float(row["similarity"]) == pytest.approx(1) for row in rows)
+    assert json.loads(Path("metrics/prepare.json").read_text())["n_near_duplicates"] == 2
+
+
+def test_without_near_duplicates_the_table_is_empty_and_there_is_still_a_figure(project, run_stage):
+    run_stage("prepare.py")
+    content = Path("data/prepared/near_duplicates.csv").read_text()
+    assert content == "test_index,train_index,mirrored,similarity\n"
+    assert json.loads(Path("metrics/prepare.json").read_text())["n_near_duplicates"] == 0
+    assert Path("metrics/figures/near_duplicates.png").exists()
 
 
 def test_a_second_run_writes_the_same_bytes(project, run_stage):

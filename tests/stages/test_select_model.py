@@ -1,27 +1,118 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
+import pytest
+
+from cifar2 import params, selection
 from tests.conftest import SIZES
+
+
+def table(root=""):
+    with Path(root, "metrics/ranking.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def select(root=""):
+    return json.loads(Path(root, "metrics/select.json").read_text())
+
+
+def metrics(name, root=""):
+    return json.loads(Path(root, f"metrics/train/{name}.json").read_text())
+
+
+def change(name, root="", **changes):
+    """Let a configuration have done otherwise."""
+    Path(root, f"metrics/train/{name}.json").write_text(json.dumps(metrics(name, root) | changes))
+
+
+def wins(name, root=""):
+    """Let a configuration be clearly the best."""
+    change(name, root, val_accuracy=1.01, val_accuracy_se=0.0)
 
 
 def test_it_writes_the_winner_its_models_and_a_table_of_all(trained, run_stage):
     run_stage("select_model.py")
-    select = json.loads(Path("metrics/select.json").read_text())
-    with Path("metrics/ranking.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["rank"] for row in rows] == ["1", "2", "3", "4", "5"]
-    assert {row["name"] for row in rows} == set(trained.params["configs"])
-    assert select["selected"] == rows[0]["name"]
-    assert select["best_per_family"] == {"mlp": rows[0]["name"]}
-    assert "tied within one standard error" in select["rule"]
-    assert select["configuration"] == trained.params["configs"][rows[0]["name"]] | {"nesterov": False}
-    winner = Path(f"data/models/train/{rows[0]['name']}.safetensors")
-    assert Path("data/models/selected/mlp.safetensors").read_bytes() == winner.read_bytes()
+    rows = table()
+    configs = trained.params["configs"]
+    assert [row["rank"] for row in rows] == [str(i) for i in range(1, len(configs) + 1)]
+    assert {row["name"]: row["family"] for row in rows} == {name: c["family"] for name, c in configs.items()}
+    assert select()["selected"] == rows[0]["name"]
+    assert "tied within one standard error" in select()["rule"]
+    whole = params.load().configs[rows[0]["name"]].model_dump()
+    assert whole.items() >= configs[rows[0]["name"]].items()
+    assert select()["configuration"] == whole
     for row in rows:
-        metrics = json.loads(Path(f"metrics/train/{row['name']}.json").read_text())
-        assert float(row["val_accuracy"]) == metrics["val_accuracy"]
+        assert float(row["val_accuracy"]) == metrics(row["name"])["val_accuracy"]
     assert Path("metrics/figures/ranking.png").exists()
+
+
+def test_each_family_has_its_own_best_and_that_ones_models(trained, run_stage):
+    for name, accuracy in (("fine", 0.9), ("fast", 0.85), ("augmented", 0.5), ("convolutional", 0.6), ("linear", 1.0)):
+        change(name, val_accuracy=accuracy, val_accuracy_se=0.0)
+    for name in ("precise", "balanced", "smooth"):
+        change(name, val_accuracy=0.1, val_accuracy_se=0.0)
+    run_stage("select_model.py")
+    best = {"mlp": "fine", "mlp_augmented": "augmented", "cnn": "convolutional", "transfer": "linear"}
+    assert select()["best_per_family"] == best
+    assert select()["selected"] == "linear"
+    for family, name in best.items():
+        chosen = Path(f"data/models/train/{name}.safetensors")
+        assert Path(f"data/models/{family}.safetensors").read_bytes() == chosen.read_bytes()
+
+
+def test_the_rule_is_applied_within_a_family_as_if_there_were_no_other(trained, run_stage):
+    """What is tied with the best of its family need not be tied with the best of all."""
+    names = [name for name, c in trained.params["configs"].items() if c["family"] == "mlp"]
+    for name in names:
+        change(name, val_accuracy=0.5, val_accuracy_se=0.1, val_loss=0.9, val_loss_se=0.0, val_loss_std=0.0)
+    change("smooth", val_accuracy=0.45, val_loss=0.1)
+    wins("convolutional")
+    run_stage("select_model.py")
+    assert select()["best_per_family"]["mlp"] == "smooth"
+    assert selection.rank({name: metrics(name) for name in names})[0].name == "smooth"
+
+
+def test_a_family_in_which_all_diverged_is_one_line_and_nothing_is_written(trained, fails_with):
+    nothing = dict.fromkeys(metrics("convolutional")) | {"status": "diverged at seed 0, epoch 1, step 2: x"}
+    Path("metrics/train/convolutional.json").write_text(json.dumps(nothing))
+    before = trained.snapshot()
+    assert "nothing to select from: convolutional diverged at seed 0" in fails_with("select_model.py")
+    assert trained.snapshot() == before
+
+
+@pytest.fixture
+def beyond(trained, run_stage):
+    run_stage("train.py", "without_flip")
+    return trained
+
+
+def test_with_beyond_its_configurations_compete_too_and_everything_is_written_there(beyond, run_stage):
+    wins("without_flip", "beyond")
+    before = beyond.snapshot()
+    run_stage("select_model.py", "--beyond")
+    after = beyond.snapshot()
+    assert before.items() <= after.items(), "what the plain selection wrote stays"
+    assert all(path.startswith("beyond/") for path in after.keys() - before.keys())
+    rows = table("beyond")
+    assert {row["name"] for row in rows} == beyond.params["configs"].keys() | {"without_flip"}
+    assert rows[0]["name"] == select("beyond")["selected"] == "without_flip"
+    assert select("beyond")["best_per_family"]["mlp_augmented"] == "without_flip"
+    for family, name in select("beyond")["best_per_family"].items():
+        chosen = Path("beyond" if name == "without_flip" else "", f"data/models/train/{name}.safetensors")
+        assert Path(f"beyond/data/models/{family}.safetensors").read_bytes() == chosen.read_bytes()
+    with Path("beyond/metrics/curves.csv").open() as file:
+        names = [row["configuration"] for row in csv.DictReader(file)]
+    assert names[::4] == [*beyond.params["configs"], "without_flip"]
+    assert Path("beyond/metrics/figures/ranking.png").exists()
+
+
+def test_without_beyond_its_configurations_play_no_part(beyond, run_stage):
+    wins("without_flip", "beyond")
+    run_stage("select_model.py")
+    assert "without_flip" not in [row["name"] for row in table()]
+    assert select()["best_per_family"]["mlp_augmented"] == "augmented"
 
 
 def test_the_curves_of_all_stand_in_one_file(trained, run_stage):
@@ -29,18 +120,21 @@ def test_the_curves_of_all_stand_in_one_file(trained, run_stage):
     with Path("metrics/curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["configuration"] for row in rows[::4]] == list(trained.params["configs"])
-    assert len(rows) == 5 * 2 * 2
+    assert len(rows) == len(trained.params["configs"]) * 2 * 2
 
 
 def test_it_opens_no_split(trained, run_stage):
     for name in SIZES:
         Path(f"data/prepared/{name}.safetensors").unlink()
+    shutil.rmtree("data/features")
     run_stage("select_model.py")
 
 
 def test_a_configuration_that_was_removed_does_not_win(trained, run_stage):
+    wins("fast")
     run_stage("select_model.py")
     winner = json.loads(Path("metrics/select.json").read_text())["selected"]
+    assert winner == "fast"
     del trained.params["configs"][winner]
     trained.write_params()
     run_stage("select_model.py")

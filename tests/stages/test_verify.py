@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar2 import gradcheck, mynet, sgd
+from cifar2 import gradcheck, inplace, mynet, sgd
 from tests import test_gradcheck, test_sgdcheck
 
 GATE = Path("data/verified.json")
@@ -26,6 +26,8 @@ def test_the_gate_names_every_case_and_no_number(project, run_stage):
     passed = json.loads(GATE.read_text())["passed"]
     assert "3072-8-8-2 relu, identity output, cross_entropy, batch 32" in passed
     assert "SGD momentum and weight decay, float64" in passed
+    assert "in place, nesterov and weight decay" in passed
+    assert "in place, dropout and label smoothing" in passed
     project.params["verify"]["seed"] += 1
     project.write_params()
     before = GATE.read_bytes()
@@ -46,6 +48,14 @@ def test_a_wrong_backpropagation_fails_the_stage_and_the_case_is_named(project, 
 def test_a_velocity_seeded_with_zero_fails_the_stage(project, fails_with, monkeypatch):
     monkeypatch.setattr(sgd.SGD, "_accumulate", test_sgdcheck.seeded_with_zero)
     assert "SGD momentum, float32: differs from torch.optim.SGD by" in fails_with("verify.py")
+    assert not GATE.exists()
+
+
+def test_labels_that_are_not_smoothed_fail_the_stage(project, fails_with, monkeypatch):
+    monkeypatch.setattr(inplace, "smoothed", lambda y, n, _, dtype: mynet.smoothed(y, n, 0.0, dtype))
+    message = fails_with("verify.py")
+    assert "failed in 1 of its checks" in message
+    assert "in place, dropout and label smoothing: differs from backpropagation and SGD by" in message
     assert not GATE.exists()
 
 

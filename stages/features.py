@@ -1,0 +1,21 @@
+"""Let a pretrained network look at the training and validation pictures once, and keep what it makes of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from cifar2 import dataset, errors, hardware, params, transfer
+
+PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
+
+
+def main() -> None:
+    everything = params.load()
+    hardware.fix_convolutions(everything.train.threads)
+    for name in ("train.safetensors", "val.safetensors"):
+        split = dataset.load(PREPARED / name)
+        features = transfer.features(split.images, **everything.features.model_dump())
+        dataset.save(FEATURES / name, replace(split, images=features, features=everything.features))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from cifar2.schedule import learning_rates
+
+
+def torchs(scheduler, steps):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.4)
+    schedule = scheduler(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_a_constant_rate_is_the_very_number():
+    assert learning_rates("constant", 0.1, 3) == [0.1, 0.1, 0.1]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 37, 100])
+def test_cosine_is_torchs(steps):
+    wanted = torchs(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, steps), steps)
+    assert learning_rates("cosine", 0.4, steps) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("steps", [10, 100])
+def test_one_cycle_is_torchs_but_for_one_step(steps):
+    """PyTorch ends its rise, and its fall, one step earlier."""
+    wanted = torchs(lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.4, total_steps=steps + 1), steps)
+    found = learning_rates("one_cycle", 0.4, steps)
+    assert found == pytest.approx(wanted, abs=0.4 * 4 / steps)
+    assert max(found) == pytest.approx(0.4)
+    assert found[0] == pytest.approx(0.4 / 25)
+    assert found[-1] < 0.4 * 0.05 or steps < 20
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_shortest_run_has_a_rate_a_step(steps):
+    assert len(learning_rates("one_cycle", 0.4, steps)) == steps

@@ -1,0 +1,31 @@
+import math
+
+import pytest
+import torch
+
+from cifar2.uncertainty import standard_error
+
+
+def test_the_standard_error_of_one_seed_is_the_binomial_one():
+    correct = torch.tensor([[1] * 75 + [0] * 25])
+    assert standard_error(correct) == pytest.approx(math.sqrt(0.75 * 0.25 / 99))
+
+
+def test_the_standard_error_counts_the_seeds_too():
+    same = torch.tensor([[1.0, 0.0, 1.0, 0.0]] * 2)
+    differ = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    assert standard_error(same) == pytest.approx(math.sqrt((1 / 3) / 4))
+    assert standard_error(differ) == pytest.approx(math.sqrt(0.5 / 2))
+
+
+def test_the_standard_error_is_the_spread_of_the_mean():
+    """Simulated: seeds and pictures each shift the chance to be right; the mean's spread is what is predicted."""
+    generator = torch.Generator().manual_seed(0)
+    means, predicted = [], []
+    for _ in range(2000):
+        seeds = 0.1 * torch.randn(3, 1, generator=generator)
+        pictures = 0.3 * torch.randn(1, 50, generator=generator)
+        values = seeds + pictures + 0.05 * torch.randn(3, 50, generator=generator)
+        means.append(values.mean())
+        predicted.append(standard_error(values) ** 2)
+    assert math.sqrt(sum(predicted) / len(predicted)) == pytest.approx(torch.stack(means).std().item(), rel=0.05)
