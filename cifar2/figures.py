@@ -147,7 +147,7 @@ def gradient_errors(results: Sequence[tuple["Case", "Errors"]], tolerances: "Err
 
 def ranking(rows: Sequence["Ranked"], families: Mapping[str, str], n_seeds: int) -> Figure:
     """The three criteria of the rule side by side, best configuration on top; ``families[name]`` of each."""
-    figure = Figure((10, 1.7 + 0.42 * len(rows)), layout="constrained")
+    figure = Figure((12, 1.7 + 0.42 * len(rows)), layout="constrained")
     accuracy, loss, gap = figure.subplots(1, 3, sharey=True)
     colours = [BLUE if row.rank == 1 else GREEN if row.tied_on_loss else ORANGE if row.tied else GREY for row in rows]
     m = [row.metrics for row in rows]
@@ -155,13 +155,13 @@ def ranking(rows: Sequence["Ranked"], families: Mapping[str, str], n_seeds: int)
     _dots(accuracy, [x["val_accuracy"] for x in m], [x["val_accuracy_se"] for x in m], colours)
     best = max(m, key=lambda x: float(x["val_accuracy"]))
     accuracy.axvspan(best["val_accuracy"] - best["val_accuracy_se"], best["val_accuracy"], color=BLUE, alpha=0.12, lw=0)
-    accuracy.set(xlabel="validation accuracy", title="1  one standard error of the best")
+    accuracy.set(xlabel="validation accuracy", title="1  near the best accuracy")
 
     _dots(loss, [row.bad_epoch_loss for row in rows], [x["val_loss_se"] for x in m], colours)
     lowest = min((row for row in rows if row.tied), key=lambda row: row.bad_epoch_loss)
     low = lowest.bad_epoch_loss
     loss.axvspan(low, low + lowest.metrics["val_loss_se"], color=BLUE, alpha=0.12, lw=0)
-    loss.set(xlabel="validation loss + its deviation over epochs", title="2  one standard error of the lowest")
+    loss.set(xlabel="validation loss + deviation over epochs", title="2  near the lowest loss")
 
     _dots(gap, [x["gap"] for x in m], [0.0] * len(m), colours)
     gap.set(xlabel="training minus validation accuracy", title="3  the smallest gap")
@@ -172,7 +172,8 @@ def ranking(rows: Sequence["Ranked"], families: Mapping[str, str], n_seeds: int)
         if colour in colours:
             gap.scatter([], [], color=colour, label=label)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle(f"Mean over {n_seeds} seed{'s' * (n_seeds > 1)} with standard error; shaded: not told apart")
+    seeds = f"{n_seeds} seed{'s' * (n_seeds > 1)}"
+    figure.suptitle(f"Mean over {seeds} with standard error; shaded: within one standard error, not told apart")
     return figure
 
 
