@@ -23,7 +23,7 @@ SHAPES = {
     ),
 }
 EVERYTHING = params.load(ROOT / "params.yaml")
-COMMON = {"family": "f", "input": "prepared", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
+COMMON = {"family": "mlp", "input": "prepared", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
 ACCURACIES = {"val_accuracy": 0.75, "train_accuracy": None}
 
 
