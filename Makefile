@@ -17,7 +17,7 @@ repro: install  ## get CIFAR-10, run what changed in the pipeline, JOBS configur
 	dvc metrics show metrics/train/*.json
 	dvc metrics show metrics/evaluate/*.json
 
-beyond: install  ## what takes longer than that: the CNN and the ablation
+beyond: install  ## what takes longer: the CNN, fine-tuning, the ablation (an hour)
 	dvc repro beyond/dvc.yaml
 	dvc metrics show beyond/metrics/evaluate/*.json
 

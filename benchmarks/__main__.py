@@ -1,5 +1,10 @@
-"""Measure everything, print it as a table, and write ``benchmarks/results.json`` and ``benchmarks/results.md``."""
+"""Measure, print it as a table, and write ``benchmarks/results.json`` and ``benchmarks/results.md``.
 
+``python -m benchmarks`` measures everything; with names of modules those alone, and the other
+rows stay if they are of this machine.
+"""
+
+import argparse
 import json
 import os
 import platform
@@ -12,11 +17,12 @@ import cifar2  # noqa: F401 (sets the environment before torch comes)
 # isort: split
 import torch
 
-from benchmarks import epoch, stages, update
+from benchmarks import epoch, families, stages, update
 from benchmarks.measure import Row
 from cifar2 import errors, params
 
 FOLDER = Path(__file__).parent
+MODULES = {"epoch": epoch, "update": update, "stages": stages, "families": families}
 PARTS = ("start_up", "input", "work", "output")
 
 
@@ -51,14 +57,19 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", choices=MODULES, help="what to measure")
+    names = parser.parse_args().modules or list(MODULES)
     stages.check()
     settings = params.load()
-    rows: list[Row] = []
-    for part in (epoch, update, stages):
-        found = part.rows(settings)
+    path = FOLDER / "results.json"
+    before = json.loads(path.read_text()) if path.exists() else {"machine": None}
+    rows: list[Row] = before["rows"] if before["machine"] == machine() else []
+    for name in names:
+        found = MODULES[name].rows(settings)
         print(table(found), flush=True)
-        rows += found
-        (FOLDER / "results.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+        rows = [r for r in rows if r["module"] != name] + [{"module": name, **r} for r in found]
+        path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
         (FOLDER / "results.md").write_text(table(rows))
     missed = [r["name"] for r in rows if r["met"] is False]
     print(f"targets not met on this machine: {', '.join(missed) or 'none'}")

@@ -117,6 +117,7 @@ def _stages(folder: Path) -> list[Row]:
     stages = [
         ("stages/prepare.py",),
         ("stages/verify.py",),
+        ("stages/features.py",),
         ("stages/train.py", "fine"),
         ("stages/select_model.py",),
         ("stages/refit.py",),

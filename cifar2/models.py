@@ -170,6 +170,11 @@ def load(path: Path) -> tuple[Card, dict[str, nn.Module], dict[str, float | None
         raise files.damaged(path, error) from error
 
 
+def n_parameters(model: nn.Module) -> int:
+    """How many numbers it learns; what is frozen does not count."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def inputs(card: Card, images: Tensor) -> Tensor:
     """What the network of ``card`` reads for uint8 pictures, N x 3 x 32 x 32."""
     if card.features:

@@ -184,10 +184,16 @@ def kept_epoch(curve: Sequence[Epoch], configuration: Configuration) -> int:
 
 def _augmentation(data: Examples, configuration: Configuration) -> Callable[[Tensor], Tensor] | None:
     """What is done to the pictures of a batch, if anything."""
-    flip, shift, jitter = configuration.flip, configuration.shift, configuration.jitter
-    if not (flip or shift or jitter):
+    if not configuration.alters_pictures:
         return None
-    return partial(augment, flip=flip, shift=shift, jitter=jitter, mean=data.mean, std=data.std)
+    return partial(
+        augment,
+        flip=configuration.flip,
+        shift=configuration.shift,
+        jitter=configuration.jitter,
+        mean=data.mean,
+        std=data.std,
+    )
 
 
 def _by_hand(model: MyNet, data: Examples, configuration: Configuration, settings: Train, batch_size: int) -> Descent:

@@ -75,7 +75,7 @@ def main() -> None:
             ),
             "test_accuracy_seeds_mean_without_near_duplicates": correct[:, unseen].double().mean().item(),
             **accuracies,
-            "n_parameters": sum(parameter.numel() for parameter in networks[next(iter(networks))].parameters()),
+            "n_parameters": models.n_parameters(next(iter(networks.values()))),
         },
     )
 

@@ -7,15 +7,15 @@ from pydantic import TypeAdapter, ValidationError
 from cifar2 import dataset, errors, files, hardware, models, params, training
 from cifar2.progress import Progress
 
-SELECTED = Path("metrics/select.json")
+SELECTED = Path("data/models/selected.json")
 
 
 def main() -> None:
     everything = params.load()
     settings, refit = everything.train, everything.refit
-    selected = files.read_json(SELECTED, ("selected", "configuration"))
+    selected = files.read_json(SELECTED, ("name", "configuration"))
     try:
-        name = selected["selected"]
+        name = selected["name"]
         configuration = TypeAdapter(params.AnyConfiguration).validate_python(selected["configuration"])
     except ValidationError as error:
         raise files.damaged(SELECTED, error) from error

@@ -53,9 +53,11 @@ def main() -> None:
             "selected": selected,
             "best_per_family": best,
             "rule": selection.RULE,
-            # refit reads its hyperparameters here, so that a change to another configuration leaves it alone.
-            "configuration": configs[selected].model_dump(),
         },
+    )
+    # All that refit knows, so that it runs again when this changes and not when a loser does.
+    files.write_json(
+        root / "data/models/selected.json", {"name": selected, "configuration": configs[selected].model_dump()}
     )
 
 

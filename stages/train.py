@@ -54,7 +54,7 @@ def main() -> None:
             "status": status,
             **summary,
             "n_seeds": len(settings.seeds),
-            "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "n_parameters": models.n_parameters(network),
         },
     )
 

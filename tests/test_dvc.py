@@ -122,7 +122,7 @@ def test_there_is_a_stage_for_each_configuration_and_each_family():
     assert DVC["beyond/"]["evaluate"]["foreach"] == FAMILIES["beyond/"]
     for below in ("", "beyond/"):
         models = {f"{below}data/models/{family}.safetensors" for family in FAMILIES[below]}
-        assert written(f"{below}select_model", "outs") == models
+        assert written(f"{below}select_model", "outs") == models | {f"{below}data/models/selected.json"}
         assert f"{below}data/models/${{item}}.safetensors" in deps(f"{below}evaluate")
 
 

@@ -176,3 +176,10 @@ def test_a_classifier_of_features_reads_features_made_as_its_card_says():
     images = random_split(3, 0).images
     found = models.inputs(CARD.model_copy(update={"features": FEATURES}), images)
     assert torch.equal(found, transfer.features(images, "efficientnet_lite0", 32, flip_average=True))
+
+
+def test_the_parameters_that_count_are_those_that_learn():
+    network = models.build(models.MyNetShape(n_l=(2, 3, 2), activation="relu"), seed=0)
+    assert models.n_parameters(network) == (2 + 1) * 3 + (3 + 1) * 2
+    next(network.parameters()).requires_grad_(requires_grad=False)
+    assert models.n_parameters(network) == 3 + (3 + 1) * 2

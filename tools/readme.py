@@ -1,8 +1,8 @@
 """Bring README.md up to date: ``make readme``.
 
-Between ``<!-- results -->`` and ``<!-- end -->`` stand tables made from ``metrics/``.  A console block after
-``<!-- run -->`` shows commands with their output; they run in a scratch clone of the last commit, one block after
-the other, and what they print is put in their place.
+Between ``<!-- results -->`` and ``<!-- end -->`` stand tables made from ``metrics/``, with training times from
+``make bench`` if it ran here.  A console block after ``<!-- run -->`` shows commands with their output; they run in a
+scratch clone of the last commit, one block after the other, and what they print is put in their place.
 """
 
 import csv
@@ -12,8 +12,11 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from cifar2 import params
 
 README = Path("README.md")
 RESULTS = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -26,13 +29,13 @@ FAMILIES = {
     "mlp": "the original's five, best by validation",
     "mlp_augmented": "the same network, against memorising",
     "cnn": "convolutions, from scratch",
-    "transfer": "a linear classifier on a network that knows ImageNet",
+    "transfer": "a new classifier on a network that knows ImageNet",
 }
 
 
-def results(root: Path) -> str:
-    """The tables: every number is read from ``metrics/`` and ``beyond/metrics/`` in ``root``."""
-    tables = _claims(root / "metrics"), _families(root), _ranking(root), _ablation(root)
+def results(root: Path, times: Mapping[str, str]) -> str:
+    """The tables: every number is read from ``metrics/`` and ``beyond/metrics/`` in ``root``, but for ``times``."""
+    tables = _claims(root / "metrics"), _families(root, times), _ranking(root), _ablation(root)
     return "\n\n".join("\n".join(table) for table in tables) + "\n"
 
 
@@ -58,14 +61,14 @@ def _claims(metrics: Path) -> list[str]:
     ]
 
 
-def _families(root: Path) -> list[str]:
+def _families(root: Path, times: Mapping[str, str]) -> list[str]:
     lines = [
         "What each step beyond the original brings, on the test images: mean over the seeds with a 95 % interval that "
-        "counts both seeds and images.",
+        "counts both seeds and images. Training time is that of one seed on two cores (AMD EPYC), the whole stage.",
         "",
-        "| step | configuration | test accuracy | without near-duplicates | validation accuracy | parameters |",
-        "|---|---|---|---|---|---|",
-        f"| the original report, one run | `fine` | {ORIGINAL['test']} | | {ORIGINAL['val']} | 1,643,234 |",
+        "| step | configuration | test accuracy | without near-duplicates | validation | parameters | training |",
+        "|---|---|---|---|---|---|---|",
+        f"| the original report, one run | `fine` | {ORIGINAL['test']} | | {ORIGINAL['val']} | 1,643,234 | |",
     ]
     for family, step in FAMILIES.items():
         paths = [root / folder / f"metrics/evaluate/{family}.json" for folder in ("", "beyond")]
@@ -76,9 +79,25 @@ def _families(root: Path) -> list[str]:
             lines.append(
                 f"| {step} | `{e['config']}` | **{e['test_accuracy_seeds_mean']:.4f}** ({low:.4f} to {high:.4f}) "
                 f"| {e['test_accuracy_seeds_mean_without_near_duplicates']:.4f} | {e['val_accuracy']:.4f} "
-                f"| {e['n_parameters']:,} |"
+                f"| {e['n_parameters']:,} | {times.get(e['config'], '')} |"
             )
     return lines
+
+
+def times(text: str) -> dict[str, str]:
+    """How long configurations take to train, as the table of the families in README ``text`` says."""
+    return dict(re.findall(r"^\|[^|]+\| `(\w+)` \|(?:[^|]+\|){4} ([^|]+) \|$", text, re.MULTILINE))
+
+
+def _measured(results: Path) -> dict[str, str]:
+    """The same as `make bench` measured it on this machine; nothing if it did not."""
+    rows = _read(results)["rows"] if results.exists() else []
+    seconds = {row["name"].removeprefix("train_"): row["ours"] for row in rows if row["module"] == "families"}
+    on_features = [name for name, c in params.load().configs.items() if c.input == "features"]
+    return {
+        name: f"{taken:.0f} s" + (f", and {seconds['features']:.0f} s once for the features" * (name in on_features))
+        for name, taken in seconds.items()
+    }
 
 
 def _ranking(root: Path) -> list[str]:
@@ -104,14 +123,14 @@ def _ranking(root: Path) -> list[str]:
 def _ablation(root: Path) -> list[str]:
     whole, *parts = _rows(root / "beyond/metrics/ablation.csv")
     return [
-        f"What `{whole['name']}` owes to each of its parts: the validation accuracy that is lost without it, compared "
-        "image by image and seed by seed, ± one standard error.",
+        f"What `{whole['name']}` owes to each of its parts: the validation accuracy lost with one thing changed, "
+        "compared image by image and seed by seed, ± one standard error.",
         "",
-        "| without | validation accuracy | lost |",
+        "| | validation accuracy | lost |",
         "|---|---|---|",
-        f"| nothing | {float(whole['val_accuracy']):.4f} ± {float(whole['val_accuracy_se']):.4f} | |",
+        f"| as it is | {float(whole['val_accuracy']):.4f} ± {float(whole['val_accuracy_se']):.4f} | |",
         *(
-            f"| `{row['name'].removeprefix('without_')}` "
+            f"| `{row['name']}` "
             f"| {float(row['val_accuracy']):.4f} ± {float(row['val_accuracy_se']):.4f} "
             f"| {float(row['difference']):+.4f} ± {float(row['difference_se']):.4f} |"
             for row in parts
@@ -158,7 +177,9 @@ def _shortened(printed: list[str]) -> list[str]:
 
 def main() -> None:
     root = Path.cwd()
-    text = RESULTS.sub(lambda m: m[1] + results(root) + m[2], README.read_text())
+    text = README.read_text()
+    taken = times(text) | _measured(root / "benchmarks/results.json")
+    text = RESULTS.sub(lambda m: m[1] + results(root, taken) + m[2], text)
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, "cifar2")
         # The clone's own modules come before the installed ones; its terminal is 120 characters wide.

@@ -64,7 +64,7 @@ def test_its_numbers_are_those_of_the_models_on_the_test_split(evaluated, name):
     assert high == pytest.approx(min(1.0, by_seed.mean().item() + 1.96 * standard_error(correct)))
     counts = [[int((predicted[0][test.labels == t] == p).sum()) for p in (0, 1)] for t in (0, 1)]
     assert found["confusion_matrix"] == counts
-    assert found["n_parameters"] == sum(p.numel() for p in next(iter(networks.values())).parameters())
+    assert found["n_parameters"] == models.n_parameters(next(iter(networks.values())))
 
 
 @OF_EACH

@@ -130,9 +130,9 @@ def test_learning_from_the_validation_images_leaves_none_to_stop_early_by(traine
 
 def test_a_final_model_that_diverges_is_one_line_and_nothing_is_written(trained, run_stage, fails_with):
     run_stage("select_model.py")
-    select = json.loads(Path("metrics/select.json").read_text())
-    select["configuration"]["lr"] = 1e30
-    Path("metrics/select.json").write_text(json.dumps(select))
+    selected = json.loads(Path("data/models/selected.json").read_text())
+    selected["configuration"]["lr"] = 1e30
+    Path("data/models/selected.json").write_text(json.dumps(selected))
     before = trained.snapshot()
     assert "diverged at seed 100, epoch 1, step" in fails_with("refit.py")
     assert trained.snapshot() == before
@@ -140,5 +140,5 @@ def test_a_final_model_that_diverges_is_one_line_and_nothing_is_written(trained,
 
 @pytest.mark.parametrize("configuration", [{"lr": "x"}, {"model": "svm"}, 3])
 def test_a_selection_that_is_none_is_one_line(trained, fails_with, configuration):
-    Path("metrics/select.json").write_text(json.dumps({"selected": "fine", "configuration": configuration}))
-    assert "metrics/select.json is damaged" in fails_with("refit.py")
+    Path("data/models/selected.json").write_text(json.dumps({"name": "fine", "configuration": configuration}))
+    assert "data/models/selected.json is damaged" in fails_with("refit.py")

@@ -18,6 +18,10 @@ def select(root=""):
     return json.loads(Path(root, "metrics/select.json").read_text())
 
 
+def selected():
+    return json.loads(Path("data/models/selected.json").read_text())
+
+
 def metrics(name, root=""):
     return json.loads(Path(root, f"metrics/train/{name}.json").read_text())
 
@@ -42,7 +46,7 @@ def test_it_writes_the_winner_its_models_and_a_table_of_all(trained, run_stage):
     assert "tied within one standard error" in select()["rule"]
     whole = params.load().configs[rows[0]["name"]].model_dump()
     assert whole.items() >= configs[rows[0]["name"]].items()
-    assert select()["configuration"] == whole
+    assert selected() == {"name": rows[0]["name"], "configuration": whole}
     for row in rows:
         assert float(row["val_accuracy"]) == metrics(row["name"])["val_accuracy"]
     assert Path("metrics/figures/ranking.png").exists()
@@ -121,6 +125,16 @@ def test_the_curves_of_all_stand_in_one_file(trained, run_stage):
         rows = list(csv.DictReader(file))
     assert [row["configuration"] for row in rows[::4]] == list(trained.params["configs"])
     assert len(rows) == len(trained.params["configs"]) * 2 * 2
+
+
+def test_what_refit_knows_stays_when_a_loser_changes(trained, run_stage):
+    wins("linear")
+    run_stage("select_model.py")
+    before, families = selected(), select()["best_per_family"]
+    change("smooth" if families["mlp"] != "smooth" else "fine", val_accuracy=1.0, val_loss=0.0, val_loss_std=0.0)
+    run_stage("select_model.py")
+    assert selected() == before
+    assert select()["best_per_family"] != families
 
 
 def test_it_opens_no_split(trained, run_stage):

@@ -49,7 +49,7 @@ def test_it_writes_models_curves_and_metrics_of_every_seed(project, run_stage, n
     assert found["status"] == "finished"
     assert found["n_seeds"] == 2
     assert found["kept_epoch"] == 2
-    assert found["n_parameters"] == sum(p.numel() for p in networks["seed0"].parameters())
+    assert found["n_parameters"] == models.n_parameters(networks["seed0"])
     assert found["val_accuracy"] == pytest.approx(sum(float(r["val_accuracy"]) for r in rows[1::2]) / 2)
     assert accuracies == {key: found[key] for key in ("val_accuracy", "train_accuracy")}
 

@@ -1,0 +1,27 @@
+"""How long it takes to train the best configuration of each family: one seed, on all cores."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from benchmarks.measure import Row, row
+from benchmarks.stages import ROOT, probe, scratch
+from cifar2.params import Params
+
+
+def rows(params: Params) -> list[Row]:
+    """One row a family, against the first one; and one for what the pretrained network's features take."""
+    best = json.loads((ROOT / "beyond/metrics/select.json").read_text())["best_per_family"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scratch(folder, seeds=params.train.seeds[:1])
+        took = {of: probe(folder, "stages/train.py", of)["wall"] for of in best.values()}
+        features = probe(folder, "stages/features.py")["wall"]
+    first = next(iter(took))
+    return [
+        *(
+            row(f"train_{of}", f"stage train for `{of}`, one seed, against `{first}`", [seconds], [took[first]], "s")
+            for of, seconds in took.items()
+        ),
+        row("features", "stage features, once for all seeds, against the same", [features], [took[first]], "s"),
+    ]
