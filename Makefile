@@ -17,14 +17,14 @@ repro: install  ## get CIFAR-10, run what changed in the pipeline, JOBS configur
 	dvc metrics show metrics/train/*.json
 	dvc metrics show metrics/evaluate/*.json
 
-beyond: install  ## what takes longer: the CNN, fine-tuning, the ablation (an hour)
+beyond: install  ## what takes longer: the CNN, fine-tuning, the ablation (over an hour)
 	dvc repro beyond/dvc.yaml
 	dvc metrics show beyond/metrics/evaluate/*.json
 
 compare: install  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
 
-bench: install  ## measure how fast it is, against PyTorch (a quarter of an hour; writes benchmarks/results.*)
+bench: install  ## measure how fast it is, against PyTorch (half an hour; writes benchmarks/results.*)
 	python -m benchmarks
 
 test: install  ## run the tests (under five minutes on two cores)

@@ -63,7 +63,7 @@ def main() -> None:
     stages.check()
     settings = params.load()
     path = FOLDER / "results.json"
-    before = json.loads(path.read_text()) if path.exists() else {"machine": None}
+    before: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"machine": None}
     rows: list[Row] = before["rows"] if before["machine"] == machine() else []
     for name in names:
         found = MODULES[name].rows(settings)

@@ -1,4 +1,4 @@
-"""How long it takes to train the best configuration of each family: one seed, on all cores."""
+"""How long it takes to train the best configurations of each family: one seed, on all cores."""
 
 import json
 import tempfile
@@ -10,12 +10,13 @@ from cifar2.params import Params
 
 
 def rows(params: Params) -> list[Row]:
-    """One row a family, against the first one; and one for what the pretrained network's features take."""
-    best = json.loads((ROOT / "beyond/metrics/select.json").read_text())["best_per_family"]
+    """One row each, the default run's and all, against the first one; and one for the pretrained network's features."""
+    selections = [json.loads((ROOT / place / "metrics/select.json").read_text()) for place in ("", "beyond")]
+    best = dict.fromkeys(name for selection in selections for name in selection["best_per_family"].values())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scratch(folder, seeds=params.train.seeds[:1])
-        took = {of: probe(folder, "stages/train.py", of)["wall"] for of in best.values()}
+        took = {of: probe(folder, "stages/train.py", of)["wall"] for of in best}
         features = probe(folder, "stages/features.py")["wall"]
     first = next(iter(took))
     return [
