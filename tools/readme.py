@@ -86,7 +86,7 @@ def _families(root: Path, times: Mapping[str, str]) -> list[str]:
 
 def times(text: str) -> dict[str, str]:
     """How long configurations take to train, as the table of the families in README ``text`` says."""
-    return dict(re.findall(r"^\|[^|]+\| `(\w+)` \|(?:[^|]+\|){4} ([^|]+) \|$", text, re.MULTILINE))
+    return dict(re.findall(r"^\|[^|]+\| `(\w+)` \|(?:[^|]+\|){4} (\d+ s[^|]*) \|$", text, re.MULTILINE))
 
 
 def _measured(results: Path) -> dict[str, str]:
