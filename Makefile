@@ -6,16 +6,14 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro beyond compare bench test test-slow lint format readme lock clean
+.PHONY: help install repro beyond compare bench test test-slow browser lint format readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 repro: install  ## get CIFAR-10, run what changed in the pipeline, JOBS configurations at a time, show the metrics
 	python -m tools.repro --jobs $(JOBS)
-	@# Two tables, because one of all metrics is wider than any screen.
-	dvc metrics show metrics/train/*.json
-	dvc metrics show metrics/evaluate/*.json
+	dvc metrics show
 
 beyond: install  ## what takes longer: the CNN, fine-tuning, the ablation (over an hour)
 	dvc repro beyond/dvc.yaml
@@ -32,6 +30,11 @@ test: install  ## run the tests (under five minutes on two cores)
 
 test-slow: install  ## run the tests that need the real data or minutes
 	pytest -m slow
+
+# The report's test opens it in a real browser; without one it says so and is skipped.
+browser: install  ## install what that test needs: Chromium (Debian's, as root) and axe-core (npm's)
+	command -v chromium || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium; }
+	test -d $(VENV)/axe/node_modules/axe-core || npm install --silent --no-save --no-package-lock --prefix $(VENV)/axe axe-core@4.14.1
 
 lint: install  ## check style (ruff) and types (mypy)
 	ruff check
