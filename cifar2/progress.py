@@ -1,15 +1,30 @@
-"""Long work shows that it moves: a bar on a terminal, one plain line an epoch in a log."""
+"""Long work shows that it moves: a bar on a terminal, plain lines in a log, and live curves for DVC."""
 
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from tqdm import tqdm
 
-from cifar2.training import Epoch
+if TYPE_CHECKING:
+    from dvclive.live import Live
+
+    from cifar2.training import Epoch
+
+# Where DVC looks for metrics and curves while a run goes on; git and the pipeline know nothing of it.
+LIVE = Path("dvclive")
+Item = TypeVar("Item")
 
 
 class Progress:
     """Progress of several training runs of one configuration.
+
+    Beside what it prints it keeps the curves in ``dvclive/NAME`` while it is open (https://dvc.org/doc/dvclive), where
+    `dvc exp show` and DVC's extension for VS Code see them.
 
     Args:
         name: what is trained.
@@ -18,15 +33,19 @@ class Progress:
 
     def __init__(self, name: str, epochs: int) -> None:
         self.name = name
+        self.folder = LIVE / name.replace(" ", "-")
         self.bar = tqdm(total=epochs, desc=name, unit="epoch", disable=None)  # None: only where there is a terminal
+        self._live: Live | None = None
+        self._start, self._shown, self._epochs = time.monotonic(), 0, epochs
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.bar.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def show(self, epoch: Epoch) -> None:
+    def show(self, epoch: "Epoch") -> None:
         """Show one more finished epoch."""
         line = (
             f"seed {epoch.seed} epoch {epoch.epoch}: train loss {epoch.train_loss:.4f} acc {epoch.train_accuracy:.4f}"
@@ -35,5 +54,32 @@ class Progress:
             line += f", val loss {epoch.val_loss:.4f} acc {epoch.val_accuracy:.4f}"
         self.bar.set_postfix_str(line, refresh=False)
         self.bar.update()
+        self._shown += 1
         if self.bar.disable:
-            print(f"{self.name} {line}", flush=True)
+            left = (time.monotonic() - self._start) / self._shown * (self._epochs - self._shown)
+            print(f"{self.name} {line}, {left:.0f} s left", flush=True)
+        self._log(epoch)
+
+    def _log(self, epoch: "Epoch") -> None:
+        if self._live is None:
+            from dvclive.live import Live  # it imports DVC, which would keep the first step waiting
+
+            self._live = Live(str(self.folder), save_dvc_exp=False, dvcyaml=None)
+            # By itself DVCLive would write this into the pipeline's own dvc.yaml.
+            (self.folder / "dvc.yaml").write_text("metrics: [metrics.json]\nplots: [plots/metrics: {x: step}]\n")
+        self._live.step = epoch.epoch
+        for key, value in epoch._asdict().items():
+            if key not in ("seed", "epoch") and value is not None:
+                self._live.log_metric(f"{key}/seed{epoch.seed}", value)
+        self._live.next_step()  # type: ignore[no-untyped-call]
+
+
+def steps(items: Sequence[Item], name: str) -> Iterator[Item]:
+    """Go through ``items`` with a bar on a terminal; in a log with a line after each tenth, of a hundred or more."""
+    with tqdm(total=len(items), desc=name, disable=None) as bar:
+        for done, item in enumerate(items, 1):
+            yield item
+            bar.update()
+            tenth = 10 * done // len(items)
+            if bar.disable and len(items) >= 100 and tenth > 10 * (done - 1) // len(items):
+                print(f"{name}: {tenth}0 %", file=sys.stderr, flush=True)

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from tqdm import tqdm
 
-from cifar2 import dataset
+from cifar2 import dataset, progress
 from cifar2.errors import UserError
 
 # The weights of this one come with a Python package; torchvision downloads those of its own networks.
@@ -90,16 +89,23 @@ def features(images: Tensor, backbone: str, image_size: int, flip_average: bool)
     Raises:
         UserError: there is no such backbone, or its weights cannot be had.
     """
+    network = frozen(backbone, image_size)
+    batches = progress.steps(torch.split(images, BATCH), f"{len(images):,} pictures seen by {backbone}")
+    return torch.cat([look(network, dataset.normalise(batch, MEAN, STD), flip_average) for batch in batches])
+
+
+def frozen(backbone: str, image_size: int) -> Transfer:
+    """The network that makes features of pictures."""
     network = Transfer(backbone, image_size, trainable_blocks=0, n_classes=1).eval()
     if backbone == LITE0:
         _fold(network.backbone)
-    found = []
-    for batch in tqdm(torch.split(images, BATCH), desc=backbone, unit=f" x {BATCH} pictures", disable=None):
-        x = dataset.normalise(batch, MEAN, STD)
-        found.append(network.features(x))
-        if flip_average:
-            found[-1] = (found[-1] + network.features(x.flip(-1))) / 2
-    return torch.cat(found)
+    return network
+
+
+def look(network: Transfer, x: Tensor, flip_average: bool) -> Tensor:
+    """The features of normalised pictures, or their mean over a picture and its mirror image."""
+    found = network.features(x)
+    return (found + network.features(x.flip(-1))) / 2 if flip_average else found
 
 
 def _network(name: str, image_size: int, pretrained: bool) -> nn.Module:

@@ -174,6 +174,16 @@ def test_flip_average_is_the_mean_over_a_picture_and_its_mirror_image():
     torch.testing.assert_close(averaged, (plain + mirrored) / 2)
 
 
+def test_a_batch_has_the_features_that_the_frozen_network_makes_of_it_alone():
+    frozen = transfer.frozen(LITE0, 32)
+    assert not frozen.training
+    for flip_average in (False, True):
+        with torch.no_grad():
+            found = transfer.look(frozen, X[:4], flip_average)
+        wanted = transfer.features(IMAGES, LITE0, 32, flip_average)[:4]
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_the_weights_come_with_the_package_and_are_read_without_running_code(monkeypatch):
     asked = []
     load = torch.load
