@@ -1,0 +1,179 @@
+import json
+import sys
+import tomllib
+from pkgutil import resolve_name
+
+import pytest
+import torch
+from PIL import Image
+
+from cifar2 import cli, models, params
+from cifar2.cifar10 import CLASSES
+from tests.conftest import N_FEATURES, ROOT, random_split
+from tests.test_models import CARD
+
+IMAGES = random_split(3, 0).images
+NAMES = ["one.png", "two.png", "three.png"]
+FEATURES = params.Features(backbone="efficientnet_lite0", image_size=32, flip_average=True)
+CARDS = {
+    "mlp": CARD,
+    "flipped": CARD.model_copy(
+        update={"shape": models.CnnShape(channels=(4, 8), n_classes=2, dropout=0.5), "flip_average": True}
+    ),
+    "features": CARD.model_copy(
+        update={"shape": models.MyNetShape(n_l=(N_FEATURES, 2), activation="relu"), "features": FEATURES}
+    ),
+    "ten": CARD.model_copy(
+        update={
+            "shape": models.MyNetShape(n_l=(3072, 4, 10), activation="relu"),
+            "classes": CLASSES,
+        }
+    ),
+}
+
+
+@pytest.fixture
+def predict(monkeypatch, capsys):
+    """Run ``cifar2 predict ARGUMENTS``; returns the exit code, and the lines on stdout and on stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cifar2", "predict", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        if isinstance(code, str):  # which is exit code 1 and that text on stderr
+            code, err = 1, err + code
+        return code, out.splitlines(), err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with three pictures."""
+    monkeypatch.chdir(tmp_path)
+    for name, image in zip(NAMES, IMAGES, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(name)
+    return tmp_path
+
+
+def saved(kind, path=cli.FINAL, seeds=(0,)):
+    """A file of networks whose answers differ from picture to picture; returns their probabilities for the pictures."""
+    card, networks = CARDS[kind], {}
+    for seed in seeds:
+        network = models.build(card.shape, seed)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(3)
+        networks[f"seed{seed}"] = network.eval()
+    models.save(path, card, networks, {})
+    x = models.inputs(card, IMAGES)
+    return torch.stack([models.probabilities(network, x, card.flip_average) for network in networks.values()])
+
+
+def test_the_command_that_is_installed_is_this_one():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert resolve_name(scripts["cifar2"]) is cli.main
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_a_picture_has_the_class_that_is_most_probable_to_the_final_model(folder, predict, kind):
+    p = saved(kind)[0]
+    code, out, err = predict(*NAMES)
+    assert (code, err) == (0, [])
+    wanted = [(CARDS[kind].classes[row.argmax()], f"{row.max():.2%}", name) for row, name in zip(p, NAMES, strict=True)]
+    assert [tuple(line.split()) for line in out] == wanted
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_the_probabilities_are_the_models_own(folder, predict, kind):
+    p, classes = saved(kind)[0], CARDS[kind].classes
+    code, out, err = predict("--json", *NAMES)
+    assert (code, err) == (0, [])
+    found = json.loads("\n".join(out))
+    assert [answer["picture"] for answer in found] == NAMES
+    for answer, row in zip(found, p, strict=True):
+        assert answer["probabilities"] == pytest.approx(dict(zip(classes, row.tolist(), strict=True)), rel=1e-5)
+        assert sum(answer["probabilities"].values()) == pytest.approx(1)
+        assert answer["probability"] == max(answer["probabilities"].values())
+        assert answer["probabilities"][answer["class"]] == answer["probability"]
+
+
+def test_a_picture_is_answered_alike_alone_and_among_others(folder, predict):
+    saved("flipped")
+    _, alone, _ = predict(NAMES[1])
+    _, among, _ = predict(NAMES[2], NAMES[1], NAMES[0], NAMES[1])
+    assert alone == [among[1]] == [among[3]]
+    assert [line.split()[-1] for line in among] == [NAMES[2], NAMES[1], NAMES[0], NAMES[1]]
+
+
+def test_answers_stand_below_one_another(folder, predict):
+    saved("ten")
+    _, out, _ = predict(*NAMES)
+    assert {line.index("%") for line in out} == {len("automobile") + 2 + len("100.00")}
+
+
+def test_of_a_file_with_several_models_it_is_the_mean_of_their_probabilities(folder, predict):
+    p = saved("mlp", folder / "mlp.safetensors", seeds=(0, 1, 2))
+    assert p.std(0).min() > 0.01
+    _, out, _ = predict("--json", "--model", "mlp.safetensors", *NAMES)
+    found = [list(answer["probabilities"].values()) for answer in json.loads("\n".join(out))]
+    torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), p.mean(0))
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_answered(folder, predict):
+    saved("mlp")
+    _, wanted, _ = predict(NAMES[0], NAMES[2])
+    (folder / "text.png").write_text("no picture")
+    code, out, err = predict(NAMES[0], "nothing.png", NAMES[2], "text.png")
+    assert code == 1
+    assert out == wanted
+    assert err == [
+        "error: nothing.png cannot be read: No such file or directory",
+        "error: text.png is not a picture in any format that Pillow reads",
+    ]
+
+
+def test_with_json_too(folder, predict):
+    saved("mlp")
+    code, out, err = predict("--json", "nothing.png", NAMES[1])
+    assert code == 1
+    assert [answer["picture"] for answer in json.loads("\n".join(out))] == [NAMES[1]]
+    assert len(err) == 1
+
+
+@pytest.mark.parametrize(("options", "wanted"), [((), []), (("--json",), ["[]"])])
+def test_where_no_picture_can_be_read_nothing_is_answered(folder, predict, options, wanted):
+    saved("features")
+    code, out, err = predict(*options, "nothing.png", ".")
+    assert (code, out) == (1, wanted)
+    assert err == [
+        "error: nothing.png cannot be read: No such file or directory",
+        "error: . cannot be read: Is a directory",
+    ]
+
+
+def test_a_missing_model_is_one_line(folder, predict):
+    line = "error: data/models/final.safetensors is missing; `dvc repro` makes it, `dvc pull` fetches it"
+    assert predict(NAMES[0]) == (1, [], [line])
+
+
+def test_a_file_that_is_no_model_is_one_line(folder, predict):
+    code, out, err = predict("--model", NAMES[0], NAMES[1])
+    assert (code, out, len(err)) == (1, [], 1)
+    assert err[0].startswith("error: one.png is damaged")
+
+
+def test_a_configuration_that_diverged_leaves_no_model_to_ask(folder, predict):
+    models.save(folder / "fine.safetensors", CARD, {}, {})
+    line = "error: fine.safetensors holds no model: training fine diverged"
+    assert predict("--model", "fine.safetensors", NAMES[0]) == (1, [], [line])
+
+
+def test_without_a_picture_it_says_how_it_is_used(folder, predict):
+    code, out, err = predict()
+    assert (code, out) == (2, [])
+    assert err[0].startswith("usage: cifar2 predict")
