@@ -1,0 +1,37 @@
+"""Write the final model as ONNX, proved equal on the test images, with a card that says what it is."""
+
+from pathlib import Path
+
+from cifar2 import dataset, errors, export, files, hardware, model_card, models, params
+
+MODELS = Path("data/models")
+TOLERANCE = 1e-4
+
+
+def main() -> None:
+    threads = params.load().train.threads
+    hardware.fix_convolutions(threads)
+    card, networks, _ = models.load(MODELS / "final.safetensors")
+    # Its pictures alone: what the model makes of them is known, and nothing is learned from it.
+    test = dataset.load(Path("data/prepared/test.safetensors"))
+    evaluated, _ = files.read_tensors(Path("data/evaluated/final.safetensors"))
+    metrics = {
+        name: files.read_json(Path("metrics") / path, ())
+        for name, path in {"prepare": "prepare.json", "refit": "refit.json", "final": "evaluate/final.json"}.items()
+    }
+    onnx = export.to_onnx(card, networks["final"])
+    logits, found = evaluated["logits"][0], export.run(onnx, test.images, threads)
+    same = int((found.argmax(1) == logits.argmax(1)).sum())
+    difference = (found - logits).abs().max().item()
+    print(f"onnxruntime and PyTorch: {same} of {len(logits)} answers are the same, logits differ by {difference:.1e}")
+    if same < len(logits) or not difference <= TOLERANCE:
+        raise errors.UserError(
+            f"the ONNX model differs from data/models/final.safetensors: logits by {difference:.1e}, "
+            f"tolerance {TOLERANCE:.0e}, answers on {len(logits) - same} test images; nothing was written"
+        )
+    files.write(MODELS / "final.onnx", onnx)
+    files.write(MODELS / "final.md", model_card.text(card, **metrics).encode())
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from cifar2 import dataset, export, files, hardware, models
+from tests.conftest import SIZES
+
+MODEL, PAGE = "data/models/final.onnx", "data/models/final.md"
+EVALUATED = Path("data/evaluated/final.safetensors")
+INPUTS = [
+    "data/models/final.safetensors",
+    "data/prepared/test.safetensors",
+    "data/evaluated/final.safetensors",
+    "metrics/prepare.json",
+    "metrics/refit.json",
+    "metrics/evaluate/final.json",
+]
+
+
+@pytest.fixture
+def measured(evaluated):
+    """The project with the metrics of all that is told of the final model."""
+    files.write_json(Path("metrics/prepare.json"), {f"n_{name}": n for name, n in SIZES.items()})
+    return evaluated
+
+
+@pytest.fixture
+def exported(measured, run_stage, once):
+    """The project after ``export``."""
+    return once("exported", measured, lambda: run_stage("export.py"))
+
+
+@pytest.fixture
+def known(exported, monkeypatch):
+    """The same, where it takes no time to export the model once more."""
+    content = Path(MODEL).read_bytes()
+    monkeypatch.setattr(export, "to_onnx", lambda *_: content)
+    for path in (MODEL, PAGE):
+        Path(path).unlink()
+    return exported
+
+
+def answered_otherwise(change):
+    """Let the evaluation have found other logits."""
+    tensors, about = files.read_tensors(EVALUATED)
+    tensors["logits"] = change(tensors["logits"])
+    files.write_tensors(EVALUATED, tensors, about)
+
+
+def test_the_model_that_it_writes_answers_as_the_final_model_did_on_the_test_images(exported):
+    test = dataset.load(Path("data/prepared/test.safetensors"))
+    evaluated, _ = files.read_tensors(EVALUATED)
+    found = export.run(Path(MODEL).read_bytes(), test.images, threads=1)
+    torch.testing.assert_close(found, evaluated["logits"][0], rtol=0, atol=1e-4)
+    assert torch.equal(found.argmax(1), evaluated["logits"][0].argmax(1))
+
+
+def test_any_program_can_open_it_and_finds_the_classes(exported):
+    model = onnx.load(MODEL)
+    onnx.checker.check_model(model, full_check=True)
+    assert [p.value for p in model.metadata_props] == ["airplane,bird"]
+
+
+def test_its_card_tells_of_this_model(exported):
+    card, _, _ = models.load(Path("data/models/final.safetensors"))
+    final = json.loads(Path("metrics/evaluate/final.json").read_text())
+    page = Path(PAGE).read_text()
+    assert f"`{card.configuration}`" in page
+    assert f"accuracy {final['test_accuracy']:.4f}" in page
+    assert f"{SIZES['train']} images" in page
+    assert f"{SIZES['val']} further ones" in page
+
+
+def test_a_second_run_writes_the_same_bytes(exported, run_stage):
+    first = exported.snapshot()
+    for path in (MODEL, PAGE):
+        Path(path).unlink()
+    torch.rand(1)
+    run_stage("export.py")
+    assert exported.snapshot() == first
+
+
+def test_it_says_how_many_answers_are_the_same(known, run_stage, capsys):
+    run_stage("export.py")
+    assert "onnxruntime and PyTorch: 30 of 30 answers are the same, logits differ by " in capsys.readouterr().out
+
+
+def test_it_reads_its_inputs_and_nothing_else(known, run_stage):
+    for path in known.snapshot().keys() - {*INPUTS, "params.yaml"}:
+        Path(path).unlink()
+    run_stage("export.py")
+    for path in (MODEL, PAGE):
+        assert Path(path).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "n_other"),
+    [
+        (lambda logits: logits + 2e-4, 0),
+        (lambda logits: -logits, SIZES["test"]),
+        (lambda logits: logits.where(logits < logits.amax(2, keepdim=True), torch.nan), 0),  # argmax takes a NaN
+    ],
+    ids=["a little", "the other class", "NaN"],
+)
+def test_answers_that_differ_are_one_line_and_nothing_is_written(known, fails_with, change, n_other):
+    answered_otherwise(change)
+    before = known.snapshot()
+    message = fails_with("export.py")
+    assert "the ONNX model differs from data/models/final.safetensors: logits by " in message
+    assert message.endswith(f"tolerance 1e-04, answers on {n_other} test images; nothing was written")
+    assert known.snapshot() == before
+
+
+def test_differences_of_rounding_are_none(known, run_stage):
+    answered_otherwise(lambda logits: logits + 5e-5)
+    run_stage("export.py")
+    assert Path(MODEL).exists()
+
+
+@pytest.mark.parametrize("missing", INPUTS)
+def test_a_missing_input_is_one_line_and_nothing_is_written(known, fails_with, missing):
+    Path(missing).unlink()
+    before = known.snapshot()
+    assert f"{missing} is missing; `dvc repro` makes it" in fails_with("export.py")
+    assert known.snapshot() == before
+
+
+def test_convolutions_have_the_number_of_threads_of_the_experiment(known, run_stage, monkeypatch):
+    known.params["train"]["threads"] = 3
+    known.write_params()
+    fixed = []
+    monkeypatch.setattr(hardware, "fix_convolutions", fixed.append)
+    run_stage("export.py")
+    assert fixed == [3]
