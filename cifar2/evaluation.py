@@ -1,11 +1,11 @@
 """How good a classifier is on pictures it never saw, and how sure one can be of that."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score, roc_curve
 from torch import Tensor
 
 from cifar2.uncertainty import standard_error
@@ -45,9 +45,9 @@ def classification_metrics(probabilities: Tensor, labels: Tensor, classes: Seque
         classes: the names of the labels.
 
     Returns:
-        ``test_accuracy`` with ``test_accuracy_ci95``; ``roc_auc`` (of the second class against the first, or for more
-        classes the mean over each against the rest); ``per_class`` precision, recall and F1 by name;
-        ``confusion_matrix`` (rows true, columns predicted).
+        ``accuracy`` with ``accuracy_ci95``; ``roc_auc`` (of the second class against the first, or for more classes the
+        mean over each against the rest); ``calibration_error``; ``per_class``, a list of each one's name, precision,
+        recall and F1; ``confusion_matrix`` (rows true, columns predicted).
     """
     predicted = probabilities.argmax(1)
     labels_, predicted_ = labels.numpy(), predicted.numpy()
@@ -58,19 +58,78 @@ def classification_metrics(probabilities: Tensor, labels: Tensor, classes: Seque
     scores = probabilities.double().numpy()
     n_correct = int((predicted == labels).sum())
     return {
-        "test_accuracy": n_correct / len(labels),
-        "test_accuracy_ci95": accuracy_interval(n_correct, len(labels)),
+        "accuracy": n_correct / len(labels),
+        "accuracy_ci95": accuracy_interval(n_correct, len(labels)),
         "roc_auc": float(roc_auc_score(labels_, scores[:, 1] if len(classes) == 2 else scores, multi_class="ovr")),
-        "per_class": {
-            name: {"precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i])}
+        "calibration_error": calibration_error(calibration(probabilities, labels)),
+        "per_class": [
+            {"class": name, "precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i])}
             for i, name in enumerate(classes)
-        },
+        ],
         "confusion_matrix": confusion_matrix(labels_, predicted_, labels=everything).tolist(),
     }
 
 
-def most_confident_mistakes(probabilities: Tensor, labels: Tensor, n: int) -> Tensor:
-    """The places of at most ``n`` wrong answers, the most confident first."""
+def mistakes(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The places of the wrong answers, the most confident first."""
     confidence, predicted = probabilities.max(1)
     wrong = torch.nonzero(predicted != labels).squeeze(1)
-    return wrong[confidence[wrong].argsort(descending=True, stable=True)][:n]
+    return wrong[confidence[wrong].argsort(descending=True, stable=True)]
+
+
+def roc(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> list[tuple[str, float, float]]:
+    """The receiver operating characteristic of each class against the rest; of two classes of the second alone.
+
+    Args:
+        probabilities: N x classes.
+        labels: N true labels.
+        classes: the names of the labels.
+
+    Returns:
+        Rows of class, false positive rate, true positive rate, both from 0 to 1 (scikit-learn's ``roc_curve``, which
+        leaves out points on straight lines).
+    """
+    positives = list(enumerate(classes))[1 if len(classes) == 2 else 0 :]
+    curves = [(name, roc_curve(labels.numpy() == i, probabilities[:, i].numpy())) for i, name in positives]
+    return [(name, float(x), float(y)) for name, (fpr, tpr, _) in curves for x, y in zip(fpr, tpr, strict=True)]
+
+
+class Bin(NamedTuple):
+    """The answers of similar confidence: how many, how confident on average, how many of them right (95 % interval)."""
+
+    n: int
+    confidence: float
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+
+
+def calibration(probabilities: Tensor, labels: Tensor, n_bins: int = 10) -> list[Bin]:
+    """Whether answers are right as often as they claim.
+
+    Args:
+        probabilities: N x classes.
+        labels: N true labels.
+        n_bins: the confidences, of the class that is answered, are put into bins that hold as many answers each, but
+            for one.
+    """
+    confidence, predicted = probabilities.max(1)
+    order = confidence.argsort(stable=True)
+    correct = predicted == labels
+    return [
+        Bin(
+            len(part),
+            confidence[part].mean().item(),
+            correct[part].double().mean().item(),
+            *accuracy_interval(int(correct[part].sum()), len(part)),
+        )
+        for part in order.tensor_split(min(n_bins, len(order)))
+    ]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """The expected calibration error: the mean distance between confidence and accuracy, by answers.
+
+    (Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", 2015.)
+    """
+    return sum(b.n * abs(b.confidence - b.accuracy) for b in bins) / sum(b.n for b in bins)

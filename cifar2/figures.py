@@ -9,6 +9,7 @@ import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from cifar2 import files
@@ -214,3 +215,23 @@ def mistakes(images: Tensor, captions: Sequence[str], title: str) -> Figure:
         axes.set_title(caption, fontsize=9)
     figure.suptitle(title)
     return figure
+
+
+def first_layer(weights: Tensor, title: str) -> Figure:
+    """The weights of hidden units as pictures, units x 3 x 32 x 32, each on its own scale; grey is 0."""
+    columns = 12
+    rows = max(1, -(-len(weights) // columns))
+    figure = Figure((9.6, 0.5 + 0.8 * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, unit in zip(figure.axes, weights, strict=False):
+        axes.imshow((0.5 + 0.5 * unit / unit.abs().max()).permute(1, 2, 0).numpy())
+    figure.suptitle(title)
+    return figure
+
+
+def png(image: Tensor) -> bytes:
+    """A uint8 picture, 3 x H x W, as the content of a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(content, format="png")
+    return content.getvalue()

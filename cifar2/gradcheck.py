@@ -5,7 +5,7 @@ Everything here runs in float64, where rounding leaves room to tell a wrong form
 (Bishop, "Pattern Recognition and Machine Learning", section 5.3.3.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -55,8 +55,8 @@ def cases(
     return list(dict.fromkeys(found))
 
 
-def check(case: Case, seed: int) -> Errors:
-    """Compare every single partial derivative on a random network and batch."""
+def check(case: Case, seed: int) -> list[Errors]:
+    """Compare every single partial derivative on a random network and batch; the errors of each layer, 1 .. L."""
     generator = torch.Generator().manual_seed(seed)
     model = MyNet(case.n_l, case.activation, case.output_activation).double()
     with torch.no_grad():
@@ -71,10 +71,15 @@ def check(case: Case, seed: int) -> Errors:
         y_true = torch.randn(shape, generator=generator, dtype=torch.float64)
 
     by_hand = by_backpropagation(model, x, y_true, case.loss)
-    return Errors(
-        relative_error(by_hand, by_autograd(model, x, y_true, case.loss)),
-        relative_error(by_hand, by_finite_differences(model, x, y_true, case.loss)),
-    )
+    autograd = _by_layer(by_hand, by_autograd(model, x, y_true, case.loss))
+    differences = _by_layer(by_hand, by_finite_differences(model, x, y_true, case.loss))
+    return [Errors(*errors) for errors in zip(autograd, differences, strict=True)]
+
+
+def worst(errors: Iterable[Errors]) -> Errors:
+    """The largest of each kind; what is no number counts as larger than any."""
+    largest = torch.tensor(list(errors), dtype=torch.float64).max(0).values.tolist()
+    return Errors(*largest)
 
 
 def check_directions(model: MyNet, x: Tensor, y_true: Tensor, loss: str, n: int, seed: int) -> Errors:
@@ -147,6 +152,16 @@ def relative_error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
     relative to themselves.
     """
     # torch's max keeps a NaN; Python's would lose it, and a gradient that is no number would pass.
-    difference = torch.stack([(a - b).abs().max() for a, b in zip(found, wanted, strict=True)]).max().item()
-    scale = torch.stack([t.abs().max() for t in (*found, *wanted)]).max().item()
-    return difference / scale if scale != 0 else 0.0
+    return _relative_errors(found, wanted).max().item()
+
+
+def _relative_errors(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """The largest difference of each tensor, relative to the largest entry of all."""
+    differences = torch.stack([(a - b).abs().max() for a, b in zip(found, wanted, strict=True)])
+    scale = torch.stack([t.abs().max() for t in (*found, *wanted)]).max()
+    return differences / scale if scale != 0 else differences
+
+
+def _by_layer(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
+    """The same for each layer: its weights and its biases follow each other."""
+    return _relative_errors(found, wanted).view(-1, 2).max(1).values.tolist()

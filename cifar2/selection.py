@@ -13,6 +13,7 @@ the standard error is the best one's, and a smaller difference is not evidence o
 """
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from cifar2.errors import UserError
@@ -54,7 +55,7 @@ def rank(metrics: Mapping[str, Mapping[str, Any]]) -> list[Ranked]:
     """
     finished = {name: m for name, m in metrics.items() if m["val_accuracy"] is not None}
     if not finished:
-        reasons = "; ".join(f"{name} {m['status']}" for name, m in metrics.items())
+        reasons = "; ".join(f"{name} diverged at {m['diverged']}" for name, m in metrics.items())
         raise UserError(f"nothing to select from: {reasons}")
     best = max(finished.values(), key=lambda m: m["val_accuracy"])
     tied = [n for n, m in finished.items() if m["val_accuracy"] >= best["val_accuracy"] - best["val_accuracy_se"]]
@@ -74,4 +75,4 @@ def rank(metrics: Mapping[str, Mapping[str, Any]]) -> list[Ranked]:
 
 
 def _bad_epoch_loss(metrics: Mapping[str, Any]) -> float:
-    return float(metrics["val_loss"] + metrics["val_loss_std"])
+    return float(metrics["val_loss"] + fmean(metrics["val_loss_std"]))

@@ -247,10 +247,11 @@ def summarise(
 ) -> dict[str, Any]:
     """The numbers by which a configuration is judged, from its runs: one curve and one trained network a seed.
 
-    All are means over the seeds, of the weights after the last epoch, or the best with early stopping; which epoch that
-    was is ``kept_epoch``.  ``val_accuracy_se`` and ``val_loss_se`` are standard errors (see ``uncertainty``),
-    ``val_loss_std`` is how much the validation loss still moves: its standard deviation over the last
-    ``STEADY_EPOCHS`` epochs; ``gap`` is training minus validation accuracy.
+    They are means over the seeds, of the weights after the last epoch, or the best with early stopping.
+    ``val_accuracy_se`` and ``val_loss_se`` are standard errors (see ``uncertainty``); ``gap`` is training minus
+    validation accuracy.  A list with a number for each seed are ``kept_epoch``, whose weights these are, and
+    ``val_loss_std``, how much the validation loss still moves: its standard deviation over the last ``STEADY_EPOCHS``
+    epochs.
     """
     on_val = [score(network, val, configuration.flip_average) for network in networks]
     val_accuracy = fmean(s.accuracy for s in on_val)
@@ -261,10 +262,10 @@ def summarise(
         "val_accuracy_se": standard_error(torch.stack([s.correct for s in on_val])),
         "val_loss": fmean(s.loss for s in on_val),
         "val_loss_se": standard_error(torch.stack([s.losses for s in on_val])),
-        "val_loss_std": fmean(map(pstdev, last)),
+        "val_loss_std": [pstdev(losses) for losses in last],
         "train_accuracy": train_accuracy,
         "gap": train_accuracy - val_accuracy,
-        "kept_epoch": fmean(kept_epoch(curve, configuration) for curve in curves),
+        "kept_epoch": [kept_epoch(curve, configuration) for curve in curves],
     }
 
 

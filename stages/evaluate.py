@@ -1,12 +1,13 @@
 """Measure the best of a family, or the final model, on the test split: ``python stages/evaluate.py NAME``.
 
-No other stage reads that split.
+No other stage learns or selects anything by that split.
 """
 
 import argparse
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,19 +31,36 @@ def main() -> None:
     card, networks, accuracies = models.load(root / f"data/models/{name}.safetensors")
 
     x = models.inputs(card, test.images)
-    answers = [models.probabilities(network, x, card.flip_average) for network in networks.values()]
-    correct = torch.stack([answer.argmax(1) == test.labels for answer in answers])
+    logits = torch.stack([models.logits(network, x, card.flip_average) for network in networks.values()])
+    correct = logits.argmax(2) == test.labels
     # What a mean over models cannot show is shown of the first: the final model, or the first of train.seeds.
-    probabilities, first = answers[0], correct[0]
+    probabilities = torch.softmax(logits[0].double(), 1)
     predicted = probabilities.argmax(1)
-    metrics = evaluation.classification_metrics(probabilities, test.labels, test.classes)
-    wrong = evaluation.most_confident_mistakes(probabilities, test.labels, N_MISTAKES)
+
+    def measure(images: str, which: torch.Tensor) -> dict[str, Any]:
+        scores = evaluation.classification_metrics(probabilities[which], test.labels[which], test.classes)
+        over_seeds = evaluation.accuracy_over_seeds(correct[:, which])
+        return {"images": images, "n": int(which.sum()), **scores} | {f"seeds_{k}": v for k, v in over_seeds.items()}
+
+    subsets = [measure("all", torch.ones_like(unseen)), measure("without near-duplicates", unseen)]
+    metrics = subsets[0]
+    mistakes = evaluation.mistakes(probabilities, test.labels)
+    worst = mistakes[:N_MISTAKES]
     captions = [
         f"{test.classes[test.labels[i]]}, taken for\n{test.classes[predicted[i]]} ({probabilities[i].max():.2%})"
-        for i in wrong
+        for i in worst
     ]
-    over_seeds = evaluation.accuracy_over_seeds(correct)
-    n_unseen = int(unseen.sum())
+    # For the report, and for the export to compare its answers with.
+    files.write_tensors(
+        root / f"data/evaluated/{name}.safetensors",
+        {
+            "logits": logits,
+            "labels": test.labels,
+            "mistakes": mistakes,
+            "mistaken_images": test.images[mistakes],
+        },
+        {"config": card.configuration, "classes": test.classes},
+    )
 
     folder, pictures = root / "metrics/evaluate", root / "metrics/figures"
     files.write_csv(
@@ -50,32 +68,33 @@ def main() -> None:
         ("actual", "predicted"),
         [(test.classes[t], test.classes[p]) for t, p in zip(test.labels, predicted, strict=True)],
     )
+    files.write_csv(
+        folder / f"{name}_roc.csv",
+        ("class", "false_positive_rate", "true_positive_rate"),
+        evaluation.roc(probabilities, test.labels, test.classes),
+    )
+    files.write_csv(
+        folder / f"{name}_calibration.csv", evaluation.Bin._fields, evaluation.calibration(probabilities, test.labels)
+    )
     figures.write(
         pictures / f"confusion_{name}.png",
         figures.confusion(metrics["confusion_matrix"], test.classes, f"{name}: {len(test.labels):,} test images"),
     )
     figures.write(
         pictures / f"mistakes_{name}.png",
-        figures.mistakes(test.images[wrong], captions, f"{name}: the most confident mistakes on the test images"),
+        figures.mistakes(test.images[worst], captions, f"{name}: the most confident mistakes on the test images"),
     )
     files.write_json(
         folder / f"{name}.json",
         {
             "config": card.configuration,
-            "n_test": len(test.labels),
-            **metrics,
-            "test_accuracy_seeds_mean": over_seeds["mean"],
-            "test_accuracy_seeds_std": over_seeds["std"],
-            "test_accuracy_seeds_ci95": over_seeds["ci95"],
-            "n_seeds": len(networks),
-            "n_near_duplicates": len(test.labels) - n_unseen,
-            "test_accuracy_without_near_duplicates": first[unseen].double().mean().item(),
-            "test_accuracy_without_near_duplicates_ci95": evaluation.accuracy_interval(
-                int(first[unseen].sum()), n_unseen
-            ),
-            "test_accuracy_seeds_mean_without_near_duplicates": correct[:, unseen].double().mean().item(),
+            "test_accuracy": metrics["accuracy"],
+            "test_accuracy_ci95": metrics["accuracy_ci95"],
             **accuracies,
+            "n_seeds": len(networks),
             "n_parameters": models.n_parameters(next(iter(networks.values()))),
+            "confusion_matrix": metrics["confusion_matrix"],
+            "subsets": subsets,
         },
     )
 

@@ -54,9 +54,9 @@ def main() -> None:
         Path("metrics/refit.json"),
         {
             "config": name,
-            "n_train": len(train.y),
-            "kept_epoch": training.kept_epoch(curve, configuration),
             **accuracies,
+            "kept_epoch": [training.kept_epoch(curve, configuration)],
+            "trained_on": ["train", "val"] if refit.include_val else ["train"],
         },
     )
 

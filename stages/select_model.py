@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cifar2 import errors, figures, files, params, selection
 
-COLUMNS = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "val_loss_std", "train_accuracy", "gap")
+COLUMNS = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "train_accuracy", "gap")
 BEYOND = Path("beyond")
 
 
@@ -22,7 +22,8 @@ def main() -> None:
     home = {name: BEYOND if name in settings.beyond else Path() for name in configs}
     families = {name: configuration.family for name, configuration in configs.items()}
     metrics = {
-        name: files.read_json(home[name] / f"metrics/train/{name}.json", ("status", *COLUMNS)) for name in configs
+        name: files.read_json(home[name] / f"metrics/train/{name}.json", ("diverged", "val_loss_std", *COLUMNS))
+        for name in configs
     }
     ranked = selection.rank(metrics)
     selected = ranked[0].name
@@ -40,9 +41,13 @@ def main() -> None:
     )
     files.write_csv(
         root / "metrics/ranking.csv",
-        ("rank", "name", "family", "tied", "tied_on_loss", *COLUMNS),
+        ("rank", "name", "family", "tied", "tied_on_loss", *COLUMNS, "bad_epoch_loss"),
         [
-            (row.rank, row.name, families[row.name], row.tied, row.tied_on_loss, *(row.metrics[c] for c in COLUMNS))
+            (
+                *(row.rank, row.name, families[row.name], row.tied, row.tied_on_loss),
+                *(row.metrics[c] for c in COLUMNS),
+                row.bad_epoch_loss,
+            )
             for row in ranked
         ],
     )

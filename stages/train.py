@@ -25,7 +25,7 @@ def main() -> None:
     if card.convolves:
         hardware.fix_convolutions(settings.threads)
     train, val = (training.examples(part, card.mean, card.std, device) for part in (split, val_split))
-    status = "finished"
+    diverged = None
     networks = {}
     curves: list[list[training.Epoch]] = []
     with Progress(name, len(settings.seeds) * (configuration.epochs or settings.epochs)) as progress:
@@ -38,10 +38,10 @@ def main() -> None:
                     progress.show(epoch)
                 networks[f"seed{seed}"] = network
         except training.Diverged as reason:
-            status = f"diverged at {reason}"
-            print(f"{name} {status}")
+            diverged = str(reason)
+            print(f"{name} diverged at {reason}")
 
-    if status == "finished":
+    if diverged is None:
         summary = training.summarise(curves, list(networks.values()), train, val, configuration)
     else:
         summary = dict.fromkeys(training.SUMMARY)  # no number instead of a NaN
@@ -51,10 +51,10 @@ def main() -> None:
     files.write_json(
         root / f"metrics/train/{name}.json",
         {
-            "status": status,
             **summary,
             "n_seeds": len(settings.seeds),
             "n_parameters": models.n_parameters(network),
+            "diverged": diverged,
         },
     )
 

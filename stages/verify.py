@@ -30,10 +30,14 @@ def main() -> None:
     torch.manual_seed(settings.seed)
     network = MyNet(n_l, activation, "identity").double()
 
-    checks = [
-        (case, gradcheck.check(case, settings.seed))
-        for case in gradcheck.cases(settings.depths, settings.widths, settings.activations, settings.batch_sizes)
-    ]
+    cases = gradcheck.cases(settings.depths, settings.widths, settings.activations, settings.batch_sizes)
+    checks = []
+    by_layer: dict[tuple[int, str], list[gradcheck.Errors]] = {}
+    for case in cases:
+        layers = gradcheck.check(case, settings.seed)
+        checks.append((case, gradcheck.worst(layers)))
+        for layer, found in enumerate(layers, 1):
+            by_layer.setdefault((layer, case.activation), []).append(found)
     on_images = gradcheck.check_directions(
         network, x[: full.batch_size].double(), y[: full.batch_size], full.loss, settings.directions, settings.seed
     )
@@ -80,6 +84,11 @@ def main() -> None:
             "inplace_vs_backprop_and_sgd_max_rel_diff": worst(list(in_place.values())),
             "n_checks": len(checks) + len(trajectories) + len(in_place),
             "passed": not failed,
+            "by_layer": [
+                {"layer": layer, "activation": activation}
+                | {method: worst([error]) for method, error in gradcheck.worst(found)._asdict().items()}
+                for (layer, activation), found in sorted(by_layer.items())
+            ],
         },
     )
     if failed:

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -46,17 +47,17 @@ def test_an_interval_over_seeds_ends_at_1():
 
 def test_two_classes_counted_by_hand():
     metrics = evaluation.classification_metrics(BINARY, LABELS, ("airplane", "bird"))
-    assert metrics["test_accuracy"] == 6 / 8
-    assert metrics["test_accuracy_ci95"] == pytest.approx(wilson(6, 8))
+    assert metrics["accuracy"] == 6 / 8
+    assert metrics["accuracy_ci95"] == pytest.approx(wilson(6, 8))
     assert metrics["confusion_matrix"] == [[3, 1], [1, 3]]
-    assert metrics["per_class"]["bird"] == {"precision": 0.75, "recall": 0.75, "f1": 0.75}
+    assert metrics["per_class"][1] == {"class": "bird", "precision": 0.75, "recall": 0.75, "f1": 0.75}
     # 14 of the 16 pairs of an airplane and a bird are in the right order.
     assert metrics["roc_auc"] == 14 / 16
 
 
 def test_a_class_that_is_never_predicted_has_precision_zero():
     metrics = evaluation.classification_metrics(torch.tensor([[0.9, 0.1]] * 8).double(), LABELS, ("airplane", "bird"))
-    assert metrics["per_class"]["bird"] == {"precision": 0, "recall": 0, "f1": 0}
+    assert metrics["per_class"][1] == {"class": "bird", "precision": 0, "recall": 0, "f1": 0}
     assert metrics["confusion_matrix"] == [[4, 0], [4, 0]]
 
 
@@ -69,9 +70,85 @@ def test_more_classes_work_too():
 
 
 def test_the_most_confident_mistakes_come_first():
-    assert evaluation.most_confident_mistakes(BINARY, LABELS, 5).tolist() == [2, 5]
-    assert evaluation.most_confident_mistakes(BINARY, LABELS, 1).tolist() == [2]
+    assert evaluation.mistakes(BINARY, LABELS).tolist() == [2, 5]
+
+
+def test_mistakes_that_are_equally_confident_keep_their_order():
+    p = torch.tensor([[0.6, 0.4], [0.2, 0.8], [0.4, 0.6]])
+    assert evaluation.mistakes(p, torch.tensor([1, 0, 0])).tolist() == [1, 0, 2]
 
 
 def test_without_mistakes_there_are_none():
-    assert evaluation.most_confident_mistakes(BINARY, BINARY.argmax(1), 5).tolist() == []
+    assert evaluation.mistakes(BINARY, BINARY.argmax(1)).tolist() == []
+
+
+def area(rows, name):
+    """Under the curve of one class, by trapezoids."""
+    points = [(x, y) for of, x, y in rows if of == name]
+    return sum((x2 - x1) * (y1 + y2) / 2 for (x1, y1), (x2, y2) in pairwise(points))
+
+
+def test_two_classes_have_one_roc_curve_whose_area_is_the_auc():
+    rows = evaluation.roc(BINARY, LABELS, ("airplane", "bird"))
+    assert {name for name, _, _ in rows} == {"bird"}
+    assert rows[0] == ("bird", 0, 0)
+    assert rows[-1] == ("bird", 1, 1)
+    assert area(rows, "bird") == 14 / 16
+
+
+def test_three_classes_have_a_roc_curve_each_and_the_auc_is_their_mean():
+    generator = torch.Generator().manual_seed(0)
+    labels, names = torch.arange(60) % 3, ("airplane", "bird", "cat")
+    p = torch.softmax(torch.randn(60, 3, generator=generator).double() + torch.eye(3)[labels], 1)
+    rows = evaluation.roc(p, labels, names)
+    assert list(dict.fromkeys(name for name, _, _ in rows)) == list(names)
+    for name in names:
+        of_class = [row for row in rows if row[0] == name]
+        assert of_class[0][1:] == (0, 0)
+        assert of_class[-1][1:] == (1, 1)
+    wanted = evaluation.classification_metrics(p, labels, names)["roc_auc"]
+    assert sum(area(rows, name) for name in names) / 3 == pytest.approx(wanted)
+    assert 0.5 < wanted < 1
+
+
+def answers(confidence, n, n_right):
+    """So sure answers, so many of them right: probabilities and labels."""
+    p = torch.tensor([[1 - confidence, confidence]] * n).double()
+    return p, torch.tensor([1] * n_right + [0] * (n - n_right))
+
+
+@pytest.mark.parametrize("n", [20, 23, 39])
+def test_the_bins_hold_equally_many_answers_but_one_in_the_order_of_confidence(n):
+    p = torch.linspace(0.99, 0.51, n).double()
+    bins = evaluation.calibration(torch.stack([p, 1 - p], 1), torch.zeros(n, dtype=torch.long))
+    assert len(bins) == 10
+    assert sum(b.n for b in bins) == n
+    assert max(b.n for b in bins) - min(b.n for b in bins) == min(1, n % 10)
+    assert [b.confidence for b in bins] == sorted(b.confidence for b in bins)
+    assert sum(b.n * b.confidence for b in bins) == pytest.approx(p.sum().item())
+
+
+def test_answers_that_are_right_as_often_as_they_claim_have_no_error():
+    (only,) = bins = evaluation.calibration(*answers(0.75, 8, 6), n_bins=1)
+    assert only == (8, 0.75, 0.75, *evaluation.accuracy_interval(6, 8))
+    assert evaluation.calibration_error(bins) == 0
+
+
+def test_overconfident_answers_have_the_distance_for_an_error():
+    (only,) = bins = evaluation.calibration(*answers(0.9, 10, 5), n_bins=1)
+    assert only.confidence == pytest.approx(0.9)
+    assert only.accuracy == 0.5
+    assert evaluation.calibration_error(bins) == pytest.approx(0.4)
+
+
+def test_the_error_is_a_mean_over_the_answers_and_nothing_cancels():
+    (p, right), (q, wrong) = answers(0.6, 3, 3), answers(0.8, 2, 0)
+    bins = evaluation.calibration(torch.cat([p, q]), torch.cat([right, wrong]), n_bins=2)
+    assert [(b.n, b.accuracy) for b in bins] == [(3, 1), (2, 0)]
+    assert evaluation.calibration_error(bins) == pytest.approx((3 * 0.4 + 2 * 0.8) / 5)
+
+
+def test_fewer_answers_than_bins_have_a_bin_each():
+    bins = evaluation.calibration(*answers(0.9, 3, 3))
+    assert [b.n for b in bins] == [1, 1, 1]
+    assert evaluation.calibration_error(bins) == pytest.approx(0.1)

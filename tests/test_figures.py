@@ -1,9 +1,11 @@
 import io
 
 import matplotlib.image
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from cifar2 import dataset, figures, selection
 from cifar2.gradcheck import Case, Errors
@@ -65,7 +67,7 @@ def test_gradient_errors_show_each_group_and_both_tolerances():
 
 
 def test_the_ranking_names_every_configuration_in_order():
-    m = {"val_accuracy": 0.85, "val_accuracy_se": 0.01, "val_loss": 0.5, "val_loss_se": 0.02, "val_loss_std": 0.01}
+    m = {"val_accuracy": 0.85, "val_accuracy_se": 0.01, "val_loss": 0.5, "val_loss_se": 0.02, "val_loss_std": [0.01]}
     ranked = selection.rank({"a": m | {"gap": 0.2}, "b": m | {"gap": 0.1}, "c": m | {"val_accuracy": 0.7, "gap": 0.0}})
     figure = figures.ranking(ranked, {"a": "mlp", "b": "cnn", "c": "mlp"}, 3)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
@@ -102,3 +104,24 @@ def test_pictures_are_shown_with_channels_last():
     image[0, 0] = 200
     (axes,) = [a for a in figures.mistakes(image, ["red"], "title").axes if a.images]
     assert axes.images[0].get_array()[5, 5].tolist() == [200, 0, 0]
+
+
+@pytest.mark.parametrize("n", [0, 1, 13])
+def test_the_units_of_the_first_layer_are_pictures_on_their_own_scale_around_grey(n):
+    weights = torch.randn(13, 3, 32, 32, generator=torch.Generator().manual_seed(0))[:n]
+    figure = figures.first_layer(weights, "title")
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == n
+    for unit, axes in zip(weights, shown, strict=True):
+        pixels = torch.from_numpy(axes.images[0].get_array().data).permute(2, 0, 1)
+        assert (pixels - 0.5).abs().max().item() == pytest.approx(0.5)
+        assert torch.allclose(pixels - 0.5, 0.5 * unit / unit.abs().max(), atol=1e-6)
+    assert "title" in texts(figure)
+
+
+def test_a_png_holds_the_very_pixels():
+    image = random_split(1, 0).images[0]
+    content = figures.png(image)
+    assert content == figures.png(image)
+    pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(content)))).permute(2, 0, 1)
+    assert torch.equal(pixels, image)

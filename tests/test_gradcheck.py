@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from cifar2 import gradcheck, mynet
-from cifar2.gradcheck import Case, check, check_directions, relative_error
+from cifar2.gradcheck import Case, Errors, check, check_directions, relative_error, worst
 from cifar2.mynet import ACTIVATIONS, LOSSES, Activation, Loss, MyNet, backpropagation
 
 AUTOGRAD, DIFFERENCE = 1e-12, 1e-7
@@ -13,7 +15,7 @@ DEEP = Case((5, 4, 4, 3), "tanh", "identity", "cross_entropy", 6)
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_backpropagation_agrees_with_autograd_and_with_central_differences(case):
-    errors = check(case, seed=3)
+    errors = worst(check(case, seed=3))
     assert errors.autograd <= AUTOGRAD
     assert errors.finite_difference <= DIFFERENCE
 
@@ -61,7 +63,7 @@ WRONG = [wrong_sign, missing_derivative, transposed_weight, one_weight_a_thousan
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_backpropagation_is_caught_by_both_methods(monkeypatch, wrong):
     monkeypatch.setattr(gradcheck, "backpropagation", wrong)
-    errors = check(DEEP, seed=3)
+    errors = worst(check(DEEP, seed=3))
     assert errors.autograd > 1e3 * AUTOGRAD
     assert errors.finite_difference > 10 * DIFFERENCE
 
@@ -79,16 +81,48 @@ def test_a_wrong_backpropagation_is_caught_along_random_directions(monkeypatch, 
     assert errors.finite_difference > 10 * DIFFERENCE
 
 
+@pytest.mark.parametrize("layer", [1, 2, 3])
+@pytest.mark.parametrize("gradient", ["dL_dw", "dL_db"])
+def test_a_fault_in_one_layer_shows_in_the_errors_of_that_layer(monkeypatch, layer, gradient):
+    def wrong(model, y_true, y_pred, loss):
+        backpropagation(model, y_true, y_pred, loss)
+        getattr(model, gradient)[layer].view(-1)[0] += 0.01
+
+    monkeypatch.setattr(gradcheck, "backpropagation", wrong)
+    errors = check(DEEP, seed=3)
+    assert len(errors) == 3
+    for l, found in enumerate(errors, 1):
+        assert (found.autograd > 1e3 * AUTOGRAD) == (l == layer)
+        assert (found.finite_difference > 10 * DIFFERENCE) == (l == layer)
+
+
+def test_the_worst_is_the_largest_of_each_kind_and_keeps_what_is_no_number():
+    nan = float("nan")
+    assert worst([Errors(1.0, 2.0), Errors(3.0, 0.0)]) == Errors(3.0, 2.0)
+    for errors in ([Errors(nan, 1.0), Errors(5.0, 2.0)], [Errors(5.0, 2.0), Errors(nan, 1.0)]):
+        assert math.isnan(worst(errors).autograd)
+        assert worst(errors).finite_difference == 2
+
+
+def test_a_gradient_that_is_no_number_is_one_in_its_layer(monkeypatch):
+    def wrong(model, y_true, y_pred, loss):
+        backpropagation(model, y_true, y_pred, loss)
+        model.dL_db[2][0] = float("nan")
+
+    monkeypatch.setattr(gradcheck, "backpropagation", wrong)
+    assert math.isnan(check(DEEP, seed=3)[1].autograd)
+
+
 def test_a_wrong_derivative_of_an_activation_is_caught(monkeypatch):
     monkeypatch.setitem(mynet.ACTIVATIONS, "tanh", Activation(torch.tanh, lambda z: 1 - z**2))
-    errors = check(DEEP, seed=3)
+    errors = worst(check(DEEP, seed=3))
     assert min(errors) > 10 * DIFFERENCE
 
 
 def test_a_wrong_gradient_of_a_loss_is_caught(monkeypatch):
     right = mynet.LOSSES["cross_entropy"]
     monkeypatch.setitem(mynet.LOSSES, "cross_entropy", Loss(right.value, lambda t, p: right.gradient(t, p) * len(t)))
-    errors = check(DEEP, seed=3)
+    errors = worst(check(DEEP, seed=3))
     assert min(errors) > 10 * DIFFERENCE
 
 

@@ -6,17 +6,17 @@ from cifar2.selection import rank
 
 def metrics(val_accuracy, val_loss=0.5, gap=0.1, accuracy_se=0.01, loss_se=0.02, loss_std=0.0):
     return {
-        "status": "finished",
+        "diverged": None,
         "val_accuracy": val_accuracy,
         "val_accuracy_se": accuracy_se,
         "val_loss": val_loss,
         "val_loss_se": loss_se,
-        "val_loss_std": loss_std,
+        "val_loss_std": [loss_std - 0.01, loss_std + 0.01],
         "gap": gap,
     }
 
 
-DIVERGED = dict.fromkeys(metrics(0)) | {"status": "diverged at seed 0, epoch 1, step 2: the loss is nan"}
+DIVERGED = dict.fromkeys(metrics(0)) | {"diverged": "seed 0, epoch 1, step 2: the loss is nan"}
 
 
 def names(ranked):

@@ -42,14 +42,15 @@ def results(root: Path, times: Mapping[str, str]) -> str:
 def _claims(metrics: Path) -> list[str]:
     final, verify = _read(metrics / "evaluate/final.json"), _read(metrics / "verify.json")
     low, high = final["test_accuracy_ci95"]
+    everything, unseen = final["subsets"]
     return [
         "| claim | value | on |",
         "|---|---|---|",
         f"| test accuracy of the final model, `{final['config']}` | **{final['test_accuracy']:.4f}** "
-        f"(95 % interval {low:.4f} to {high:.4f}) | {final['n_test']:,} test images, looked at once |",
-        f"| the same without the {final['n_near_duplicates']} that have a near-duplicate among the training images | "
-        f"{final['test_accuracy_without_near_duplicates']:.4f} | {final['n_test'] - final['n_near_duplicates']:,} |",
-        f"| ROC AUC of the final model | {final['roc_auc']:.4f} | {final['n_test']:,} test images |",
+        f"(95 % interval {low:.4f} to {high:.4f}) | {everything['n']:,} test images, looked at once |",
+        f"| the same without the {everything['n'] - unseen['n']} that have a near-duplicate among the training images "
+        f"| {unseen['accuracy']:.4f} | {unseen['n']:,} |",
+        f"| ROC AUC of the final model | {everything['roc_auc']:.4f} | {everything['n']:,} test images |",
         f"| backpropagation by hand against autograd | relative error at most "
         f"{verify['backprop_vs_autograd_max_rel_error']:.0e} | {verify['n_checks']} checks with the rows below |",
         f"| backpropagation by hand against central differences | relative error at most "
@@ -75,10 +76,11 @@ def _families(root: Path, times: Mapping[str, str]) -> list[str]:
         # The best within the default run, and the best of all; often the same one.
         best = {e["config"]: e for e in [_read(path) for path in paths if path.exists()]}
         for e in best.values():
-            low, high = e["test_accuracy_seeds_ci95"]
+            everything, unseen = e["subsets"]
+            low, high = everything["seeds_ci95"]
             lines.append(
-                f"| {step} | `{e['config']}` | **{e['test_accuracy_seeds_mean']:.4f}** ({low:.4f} to {high:.4f}) "
-                f"| {e['test_accuracy_seeds_mean_without_near_duplicates']:.4f} | {e['val_accuracy']:.4f} "
+                f"| {step} | `{e['config']}` | **{everything['seeds_mean']:.4f}** ({low:.4f} to {high:.4f}) "
+                f"| {unseen['seeds_mean']:.4f} | {e['val_accuracy']:.4f} "
                 f"| {e['n_parameters']:,} | {times.get(e['config'], '')} |"
             )
     return lines

@@ -70,7 +70,7 @@ def test_the_rule_is_applied_within_a_family_as_if_there_were_no_other(trained, 
     """What is tied with the best of its family need not be tied with the best of all."""
     names = [name for name, c in trained.params["configs"].items() if c["family"] == "mlp"]
     for name in names:
-        change(name, val_accuracy=0.5, val_accuracy_se=0.1, val_loss=0.9, val_loss_se=0.0, val_loss_std=0.0)
+        change(name, val_accuracy=0.5, val_accuracy_se=0.1, val_loss=0.9, val_loss_se=0.0, val_loss_std=[0.0])
     change("smooth", val_accuracy=0.45, val_loss=0.1)
     wins("convolutional")
     run_stage("select_model.py")
@@ -79,7 +79,7 @@ def test_the_rule_is_applied_within_a_family_as_if_there_were_no_other(trained, 
 
 
 def test_a_family_in_which_all_diverged_is_one_line_and_nothing_is_written(trained, fails_with):
-    nothing = dict.fromkeys(metrics("convolutional")) | {"status": "diverged at seed 0, epoch 1, step 2: x"}
+    nothing = dict.fromkeys(metrics("convolutional")) | {"diverged": "seed 0, epoch 1, step 2: x"}
     Path("metrics/train/convolutional.json").write_text(json.dumps(nothing))
     before = trained.snapshot()
     assert "nothing to select from: convolutional diverged at seed 0" in fails_with("select_model.py")
@@ -131,7 +131,7 @@ def test_what_refit_knows_stays_when_a_loser_changes(trained, run_stage):
     wins("linear")
     run_stage("select_model.py")
     before, families = selected(), select()["best_per_family"]
-    change("smooth" if families["mlp"] != "smooth" else "fine", val_accuracy=1.0, val_loss=0.0, val_loss_std=0.0)
+    change("smooth" if families["mlp"] != "smooth" else "fine", val_accuracy=1.0, val_loss=0.0, val_loss_std=[0.0])
     run_stage("select_model.py")
     assert selected() == before
     assert select()["best_per_family"] != families

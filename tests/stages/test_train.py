@@ -46,9 +46,9 @@ def test_it_writes_models_curves_and_metrics_of_every_seed(project, run_stage, n
     assert {r["configuration"] for r in rows} == {name}
     assert [(r["seed"], r["epoch"]) for r in rows] == [("0", "1"), ("0", "2"), ("1", "1"), ("1", "2")]
     found = metrics(name)
-    assert found["status"] == "finished"
+    assert found["diverged"] is None
     assert found["n_seeds"] == 2
-    assert found["kept_epoch"] == 2
+    assert found["kept_epoch"] == [2, 2]
     assert found["n_parameters"] == models.n_parameters(networks["seed0"])
     assert found["val_accuracy"] == pytest.approx(sum(float(r["val_accuracy"]) for r in rows[1::2]) / 2)
     assert accuracies == {key: found[key] for key in ("val_accuracy", "train_accuracy")}
@@ -108,7 +108,7 @@ def test_early_stopping_is_told_in_the_metrics(project, run_stage):
         rows = list(csv.DictReader(file))
     best = [min((r for r in rows if r["seed"] == seed), key=lambda r: float(r["val_loss"])) for seed in "01"]
     assert len(rows) < 40
-    assert metrics()["kept_epoch"] == sum(int(r["epoch"]) for r in best) / 2
+    assert metrics()["kept_epoch"] == [int(r["epoch"]) for r in best]
     assert metrics()["val_loss"] == pytest.approx(sum(float(r["val_loss"]) for r in best) / 2)
 
 
@@ -146,7 +146,7 @@ def test_a_diverging_run_is_no_result_and_says_where(project, run_stage, capsys)
     run_stage("train.py", "fine")
     assert "fine diverged at seed 0, epoch 1, step " in capsys.readouterr().out
     found = metrics()
-    assert found["status"].startswith("diverged at seed 0, epoch 1, step ")
+    assert found["diverged"].startswith("seed 0, epoch 1, step ")
     assert found["val_accuracy"] is None
     assert found["train_accuracy"] is None
     assert set(project.snapshot()) >= outputs("fine")

@@ -35,6 +35,29 @@ def test_the_gate_names_every_case_and_no_number(project, run_stage):
     assert GATE.read_bytes() == before
 
 
+def by_layer():
+    return json.loads(Path("metrics/verify.json").read_text())["by_layer"]
+
+
+def test_the_largest_errors_by_layer_and_activation_stand_in_a_table(project, run_stage):
+    run_stage("verify.py")
+    settings, found = project.params["verify"], by_layer()
+    assert [(row["layer"], row["activation"]) for row in found] == sorted(
+        (layer, activation) for layer in (1, 2) for activation in settings["activations"]
+    )
+    metrics = json.loads(Path("metrics/verify.json").read_text())
+    for method in gradcheck.Errors._fields:
+        # The check on pictures, which has no layers, may be the worst of all.
+        assert 0 < max(row[method] for row in found) <= metrics[f"backprop_vs_{method}_max_rel_error"]
+
+
+def test_the_table_shows_the_layer_of_a_fault(project, fails_with, monkeypatch):
+    monkeypatch.setattr(gradcheck, "backpropagation", test_gradcheck.wrong_sign)
+    fails_with("verify.py")
+    for row in by_layer():
+        assert (row["autograd"] > 1e-6) == (row["layer"] == 1)
+
+
 @pytest.mark.parametrize("wrong", test_gradcheck.WRONG[:3])
 def test_a_wrong_backpropagation_fails_the_stage_and_the_case_is_named(project, fails_with, monkeypatch, wrong):
     monkeypatch.setattr(gradcheck, "backpropagation", wrong)
