@@ -12,12 +12,14 @@ import pytest
 import torch
 import yaml
 
-from cifar2 import dataset, params
+from cifar2 import dataset, figures, files, params
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"train": 60, "val": 24, "test": 30}
 # What efficientnet_lite0 makes of a picture is so long.
 N_FEATURES = 1280
+# What `evaluate` runs for: the families of the project below, and the final model.
+EVALUATED = ["mlp", "mlp_augmented", "cnn", "transfer", "final"]
 NEAR_DUPLICATES = "test_index,train_index,mirrored,similarity\n3,10,False,0.9512\n17,2,True,0.7345\n8,2,False,0.7120\n"
 
 
@@ -137,3 +139,37 @@ def trained(project: Project, run_stage: Callable[..., None], once: Callable[...
 def selected(trained: Project, run_stage: Callable[..., None], once: Callable[..., Project]) -> Project:
     """The project after ``select_model`` and ``refit`` too."""
     return once("selected", trained, lambda: [run_stage("select_model.py"), run_stage("refit.py")])
+
+
+@pytest.fixture
+def evaluated(selected: Project, run_stage: Callable[..., None], once: Callable[..., Project]) -> Project:
+    """The project after ``evaluate`` for every family and for the final model."""
+    return once("evaluated", selected, lambda: [run_stage("evaluate.py", name) for name in EVALUATED])
+
+
+@pytest.fixture
+def to_report(evaluated: Project, run_stage: Callable[..., None], once: Callable[..., Project]) -> Project:
+    """The project with all that ``report`` reads, and a final model that makes mistakes."""
+
+    def do() -> None:
+        run_stage("verify.py")
+        counts = {name: {"airplane": n // 2, "bird": n - n // 2} for name, n in SIZES.items()}
+        sizes = {f"n_{name}": n for name, n in SIZES.items()}
+        files.write_json(Path("metrics/prepare.json"), {**sizes, "class_counts": counts, "n_near_duplicates": 3})
+        for seed, name in enumerate(("samples", "near_duplicates")):
+            picture = figures.png(random_split(1, seed).images[0])
+            files.write(Path(f"metrics/figures/{name}.png"), picture)
+        # Brighter and brighter, whatever the class: it is more and less sure, and right and wrong.
+        path = Path("data/prepared/test.safetensors")
+        test = dataset.load(path)
+        brightness = torch.linspace(0, 255, SIZES["test"]).to(torch.uint8).view(-1, 1, 1, 1)
+        dataset.save(path, replace(test, images=brightness.expand_as(test.images).contiguous()))
+        run_stage("evaluate.py", "final")
+
+    return once("to_report", evaluated, do)
+
+
+@pytest.fixture
+def reported(to_report: Project, run_stage: Callable[..., None], once: Callable[..., Project]) -> Project:
+    """The project after ``report`` too."""
+    return once("reported", to_report, lambda: run_stage("report.py"))

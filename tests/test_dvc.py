@@ -3,6 +3,9 @@
 import ast
 import configparser
 import hashlib
+import re
+import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,8 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 # Those that have a configuration to select.
 FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "beyond/": ["mlp", "mlp_augmented", "cnn", "transfer"]}
 EVALUATE = {"evaluate", "beyond/evaluate"}
+# What comes after it, and tells of what was found.
+TELL = {"export", "report"}
 TEST_SPLIT = "data/prepared/test.safetensors"
 # Made of the test pictures.
 NEAR_DUPLICATES = "data/prepared/near_duplicates.csv"
@@ -75,6 +80,12 @@ def outputs(stage: str) -> set[str]:
     return written(stage, "outs", "metrics", "plots")
 
 
+def reads(stage: str, output: str) -> bool:
+    """Whether a dependency of ``stage`` is ``output``, for any item of a foreach stage, or a folder that it lies in."""
+    pattern = re.sub(r"\$\{.*?\}", "*", output)
+    return any(fnmatch(dep, pattern) or output.startswith(f"{dep}/") for dep in deps(stage))
+
+
 def test_every_stage_runs_at_the_root():
     """So that all paths are read from there."""
     for stage, description in STAGES.items():
@@ -88,9 +99,9 @@ def test_a_stage_lists_exactly_the_modules_that_its_script_imports(stage):
 
 
 def test_the_walk_follows_imports_of_imports_and_inside_functions(tmp_path):
-    (tmp_path / "s.py").write_text("def f():\n    from cifar2 import progress\n")
+    (tmp_path / "s.py").write_text("def f():\n    from cifar2 import models\n")
     found = imported_modules(tmp_path / "s.py")
-    assert {"cifar2/__init__.py", "cifar2/progress.py", "cifar2/training.py", "cifar2/sgd.py"} <= found
+    assert {"cifar2/__init__.py", "cifar2/models.py", "cifar2/transfer.py", "cifar2/dataset.py"} <= found
     assert "cifar2/cifar10.py" not in found
 
 
@@ -121,8 +132,9 @@ def test_there_is_a_stage_for_each_configuration_and_each_family():
     assert DVC[""]["evaluate"]["foreach"] == [*FAMILIES[""], "final"]
     assert DVC["beyond/"]["evaluate"]["foreach"] == FAMILIES["beyond/"]
     for below in ("", "beyond/"):
-        models = {f"{below}data/models/{family}.safetensors" for family in FAMILIES[below]}
-        assert written(f"{below}select_model", "outs") == models | {f"{below}data/models/selected.json"}
+        names = [f"models/{family}.safetensors" for family in FAMILIES[below]]
+        wanted = {f"{below}data/{name}" for name in [*names, "models/selected.json"]}
+        assert {out for out in written(f"{below}select_model", "outs") if "data/" in out} == wanted
         assert f"{below}data/models/${{item}}.safetensors" in deps(f"{below}evaluate")
 
 
@@ -160,35 +172,89 @@ def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are(pipeline)
                 assert hashlib.md5(content).hexdigest() == dep["md5"], f"{dep['path']} changed: run `dvc repro`"
 
 
-def test_only_evaluate_depends_on_the_test_split():
-    for path in (TEST_SPLIT, NEAR_DUPLICATES):
-        assert {s for s in STAGES if any(d == path or path.startswith(f"{d}/") for d in deps(s))} == EVALUATE
+def test_only_evaluate_depends_on_the_test_split_and_export_which_proves_its_model_on_it():
+    assert {stage for stage in STAGES if reads(stage, TEST_SPLIT)} == EVALUATE | {"export"}
+    assert {stage for stage in STAGES if reads(stage, NEAR_DUPLICATES)} == EVALUATE
 
 
-def test_only_evaluate_names_the_test_split():
+def test_no_other_script_names_the_test_split():
     named = {p.name for p in (ROOT / "stages").glob("*.py") if "test.safetensors" in p.read_text()}
-    assert named == {"evaluate.py"}
+    assert named == {"evaluate.py", "export.py"}
     named = {p.name for p in (ROOT / "stages").glob("*.py") if "near_duplicates.csv" in p.read_text()}
     assert named == {"prepare.py", "evaluate.py"}
     for path in (ROOT / "cifar2").glob("*.py"):
         assert "data/prepared" not in path.read_text(), "the library is given its paths"
 
 
-def test_nothing_of_evaluate_leads_back_into_training_or_selection():
-    for stage in STAGES.keys() - EVALUATE:
+def test_nothing_of_evaluate_and_after_leads_back_into_training_or_selection():
+    last = EVALUATE | TELL
+    for stage in STAGES.keys() - last:
+        assert not [output for of in last for output in outputs(of) if reads(stage, output)]
         for below in ("", "beyond/"):
-            assert not deps(stage) & outputs(f"{below}evaluate")
-            folders = (f"{below}metrics", below.rstrip("/"))
+            folders = (f"{below}metrics", f"{below}data", below.rstrip("/"))
             assert not any(d.startswith(f"{below}metrics/evaluate") or d in folders for d in deps(stage))
 
 
-def test_metrics_and_plots_live_in_git_and_data_in_the_cache():
+def test_export_and_report_come_last():
+    assert list(DVC[""])[-2:] == ["export", "report"]
+    for stage in STAGES:
+        assert not [output for of in TELL for output in outputs(of) if reads(stage, output)]
+
+
+def test_a_dependency_is_told_also_by_its_folder_and_for_any_item():
+    assert reads("report", "metrics/evaluate/${item}.json")
+    assert reads("report", "data/evaluated/${item}.safetensors")
+    assert reads("select_model", "metrics/train/${key}.json")
+    assert not reads("select_model", "metrics/evaluate/${item}.json")
+
+
+def test_the_report_depends_on_its_template():
+    """And on whatever else lies beside the modules and is none."""
+    beside = {f"cifar2/{p.name}" for p in (ROOT / "cifar2").iterdir() if p.is_file() and p.suffix != ".py"}
+    assert beside == {"cifar2/report.html"}
+    for stage in STAGES:
+        assert ("cifar2/report.html" in deps(stage)) == ("cifar2/report.py" in deps(stage))
+    assert "cifar2/report.html" in deps("report")
+
+
+def test_metrics_and_plots_live_in_git_and_data_and_the_report_in_the_cache():
     for name, stage in STAGES.items():
-        assert all(out.startswith(f"{root(name)}data/") for out in stage.get("outs", []))
-        for item in [*stage.get("metrics", []), *stage.get("plots", [])]:
-            ((path, options),) = item.items()
-            assert path.startswith(f"{root(name)}metrics/")
-            assert options["cache"] is False
+        for item in [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]:
+            path, options = (item, {}) if isinstance(item, str) else next(iter(item.items()))
+            in_git = options.get("cache") is False
+            assert path.startswith(f"{root(name)}{'metrics' if in_git else 'data'}/") or path == "metrics/report.html"
+    assert "metrics/report.html" in STAGES["report"]["outs"]
+
+
+def test_the_default_pipelines_accuracies_are_its_metrics_and_nothing_else_is():
+    metrics = {f"metrics/{path}.json" for path in ("train/${key}", "refit", "evaluate/${item}")}
+    assert {path for stage in STAGES for path in written(stage, "metrics")} == metrics
+
+
+def test_the_table_of_metrics_fits_on_a_screen():
+    shown = subprocess.run(["dvc", "metrics", "show"], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = shown.stdout.splitlines()
+    assert {"val_accuracy", "val_accuracy_se", "test_accuracy"} <= set(lines[0].split())
+    assert max(map(len, lines)) <= 180
+    assert len(lines) <= 24
+
+
+def test_every_evaluation_writes_the_same():
+    kinds = {
+        ("outs", "metrics"): {"data/evaluated/${item}.safetensors", "metrics/evaluate/${item}.json"},
+        ("plots",): {
+            *(f"metrics/evaluate/${{item}}_{kind}.csv" for kind in ("roc", "calibration", "predictions")),
+            *(f"metrics/figures/{kind}_${{item}}.png" for kind in ("confusion", "mistakes")),
+        },
+    }
+    for kind, paths in kinds.items():
+        assert written("evaluate", *kind) == paths
+        assert written("beyond/evaluate", *kind) == {f"beyond/{path}" for path in paths}
+
+
+def test_the_final_model_has_a_name():
+    artifacts = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
+    assert artifacts["cifar2"]["path"] in outputs("refit")
 
 
 def test_every_parameter_has_a_stage_that_tracks_it():

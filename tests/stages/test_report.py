@@ -1,0 +1,295 @@
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from cifar2 import dataset, figures, files, models, report
+from tests.conftest import ROOT, SIZES, random_split
+
+PAGE, LAYER = Path("metrics/report.html"), Path("metrics/figures/first_layer.png")
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
+FAMILIES = ["mlp", "mlp_augmented", "cnn", "transfer"]
+
+
+class Page(HTMLParser):
+    """What a reader sees and what a browser would ask for.
+
+    Attributes:
+        attributes: of every tag, as (tag, name, value).
+        text: of the page but its scripts and its style, with single spaces.
+        tiles: the text of each tile.
+        rows: the texts of the cells of each row of a table.
+        scripts: their texts by id.
+        style: what stands in it.
+    """
+
+    def __init__(self, html):
+        super().__init__()
+        self.attributes, self.text, self.tiles, self.rows, self.scripts, self.style = [], "", [], [], {}, ""
+        self.open, self.script = [], None
+        self.feed(html)
+        self.text, self.tiles, self.rows = (
+            " ".join(self.text.split()),
+            [" ".join(tile.split()) for tile in self.tiles],
+            [[" ".join(cell.split()) for cell in row] for row in self.rows],
+        )
+
+    def handle_starttag(self, tag, attributes):
+        self.attributes += [(tag, *attribute) for attribute in attributes]
+        if tag not in ("meta", "link", "img", "input"):
+            self.open.append(tag)
+        if tag == "script":
+            self.script = dict(attributes).get("id", len(self.scripts))
+            self.scripts[self.script] = ""
+        elif tag == "div" and self.open[-2] == "dl":
+            self.tiles.append("")
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, "every tag is closed by its own"
+
+    def handle_data(self, text):
+        if self.open[-1:] == ["script"]:
+            self.scripts[self.script] += text
+        elif self.open[-1:] == ["style"]:
+            self.style += text
+        else:
+            self.text += text
+            if "dl" in self.open and "div" in self.open:
+                self.tiles[-1] += text
+            if {"td", "th"} & set(self.open):
+                self.rows[-1][-1] += text
+
+
+def page():
+    return Page(PAGE.read_text())
+
+
+def read(name):
+    return json.loads(Path(f"metrics/{name}.json").read_text())
+
+
+def table(path):
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))
+
+
+def percent(*shares):
+    """As they stand on the page."""
+    return " to ".join(f"{100 * share:.1f}" for share in shares) + " %"
+
+
+def test_the_tiles_are_the_metrics(reported):
+    verify, mlp, final = read("verify"), read("evaluate/mlp"), read("evaluate/final")
+    assert page().tiles == [
+        f"Test accuracy of the final model, {final['config']} {percent(final['test_accuracy'])} "
+        f"95 % interval {percent(*final['test_accuracy_ci95'])}",
+        "The original report\u2019s, one run 84.8 % an interval was not given",
+        f"The original\u2019s five settings, best by validation, {mlp['config']} "
+        f"{percent(mlp['subsets'][0]['seeds_mean'])} mean over 2 seeds, "
+        f"95 % interval {percent(*mlp['subsets'][0]['seeds_ci95'])}",
+        f"Backpropagation by hand against autograd {verify['backprop_vs_autograd_max_rel_error']:.0e} "
+        f"largest relative error in {verify['n_checks']} checks",
+    ]
+
+
+def test_the_tables_are_the_metrics(reported):
+    best = read("select")["best_per_family"]
+    families = [
+        [
+            name,
+            best[name],
+            f"{e['subsets'][0]['seeds_mean']:.4f}",
+            "{:.4f} to {:.4f}".format(*e["subsets"][0]["seeds_ci95"]),
+            f"{e['subsets'][1]['seeds_mean']:.4f}",
+            f"{e['subsets'][0]['roc_auc']:.4f}",
+            f"{e['n_parameters']:,}",
+        ]
+        for name, e in ((name, read(f"evaluate/{name}")) for name in best)
+    ]
+    ranking = [
+        [
+            row["rank"],
+            row["name"],
+            row["family"],
+            f"{float(row['val_accuracy']):.4f} ± {float(row['val_accuracy_se']):.4f}",
+            f"{float(row['val_loss']):.3f} ± {float(row['val_loss_se']):.3f}",
+            f"{float(row['train_accuracy']):.4f}",
+            f"{float(row['gap']):.4f}",
+        ]
+        for row in table("metrics/ranking.csv")
+    ]
+    assert {row[0] for row in families} == set(FAMILIES)
+    assert page().rows[1 : 1 + len(families)] == families
+    assert page().rows[2 + len(families) :] == ranking
+
+
+def test_the_answers_are_the_metrics(reported):
+    text, final, mlp, prepare = page().text, read("evaluate/final"), read("evaluate/mlp"), read("prepare")
+    everything, unseen = final["subsets"]
+    for wanted in (
+        "60 training, 24 validation and 30 test images",
+        f"{prepare['n_near_duplicates']} test images have a near-duplicate",
+        f"the largest relative error is {read('verify')['backprop_vs_finite_difference_max_rel_error']:.0e}",
+        f"With {mlp['n_parameters']:,} parameters for 60 images",
+        f"{mlp['config']} reaches {percent(mlp['train_accuracy'])} on what it learned from",
+        f"reaches {100 * final['test_accuracy']:.2f} % (95 % interval",
+        f"The rule: {read('select')['rule']}. ",
+        f"The area under the curve is {everything['roc_auc']:.4f}.",
+        f"Expected calibration error: {everything['calibration_error']:.4f}.",
+        f"accuracy is {unseen['accuracy']:.4f} instead of {final['test_accuracy']:.4f}.",
+    ):
+        assert wanted in text
+    assert text.count("the test accuracy changes by") == len(FAMILIES) - 1
+
+
+def test_every_mistake_of_the_final_model_is_in_the_gallery_the_most_confident_first(reported):
+    kept, about = files.read_tensors(Path("data/evaluated/final.safetensors"))
+    confidence, predicted = torch.softmax(kept["logits"][0].double(), 1).max(1)
+    wanted = [
+        f"{about['classes'][kept['labels'][i]]}, taken for {about['classes'][predicted[i]]} ({percent(confidence[i])})"
+        for i in kept["mistakes"]
+    ]
+    assert len(wanted) > 2
+    assert re.findall(r"\w+, taken for \w+ \([\d.]+ %\)", page().text) == wanted
+    assert f"The {len(wanted)} mistakes" in page().text
+    sources = [value for tag, name, value in page().attributes if (tag, name) == ("img", "src")]
+    assert sources[-1 - len(wanted) : -1] == report.thumbnails(kept["mistaken_images"])
+
+
+def test_the_pictures_are_the_figures_and_each_is_described(reported):
+    tags = page().attributes
+    sources = [value for tag, name, value in tags if (tag, name) == ("img", "src")]
+    for name in ("samples", "near_duplicates", "first_layer"):
+        assert report.picture(Path(f"metrics/figures/{name}.png")) in sources
+    assert len([value for tag, name, value in tags if (tag, name) == ("img", "alt") and value]) == len(sources)
+
+
+def test_the_charts_have_a_place_each_and_words_beside_it(reported):
+    found = page()
+    specifications = json.loads(found.scripts["specifications"])
+    places = {value for tag, name, value in found.attributes if name == "id" and value.startswith("chart-")}
+    assert places == {f"chart-{name}" for name in specifications}
+    rows = specifications["ranking"]["datasets"].values()
+    assert {row["name"] for of_one in rows for row in of_one if "name" in row} == set(reported.params["configs"])
+
+
+def test_the_links_lead_to_headings(reported):
+    ids = [value for _, name, value in page().attributes if name == "id"]
+    links = [value for tag, name, value in page().attributes if (tag, name) == ("a", "href")]
+    assert len(links) == 8
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+    assert len(set(ids)) == len(ids), "an id stands for one thing"
+
+
+def test_it_needs_no_network_and_no_other_file(reported):
+    found = page()
+    for tag, name, value in found.attributes:
+        if name in ("src", "srcset", "href", "action", "data", "poster", "background"):
+            assert value.startswith(("data:", "#")), (tag, name, value)
+    assert not re.search(r"@import|url\(", found.style)
+    assert "{{" not in found.text + found.style
+    assert "{%" not in found.text + found.style
+
+
+def test_it_tells_nothing_of_this_machine(reported):
+    for folder in (ROOT, reported.folder):
+        assert str(folder) not in PAGE.read_text()
+
+
+def test_a_second_run_writes_the_same_bytes(reported, run_stage):
+    first = reported.snapshot()
+    for path in (PAGE, LAYER):
+        path.unlink()
+    run_stage("report.py")
+    assert reported.snapshot() == first
+
+
+def test_it_reads_what_dvc_knows_of_and_nothing_else(reported, run_stage):
+    first = PAGE.read_bytes()
+    known = [Path(dep) for dep in DVC["deps"]]
+    for path in [path for path in reported.folder.rglob("*") if path.is_file() and path.name != "params.yaml"]:
+        place = path.relative_to(reported.folder)
+        if not any(place.is_relative_to(dep) for dep in known):
+            path.unlink()
+    run_stage("report.py")
+    assert PAGE.read_bytes() == first
+    assert DVC["outs"] == [str(PAGE)]
+    assert list(DVC["plots"][0]) == [str(LAYER)]
+
+
+def test_the_first_layer_is_that_of_the_best_perceptron_the_largest_units_first(reported, run_stage, monkeypatch):
+    drawn = []
+    real = figures.first_layer
+    monkeypatch.setattr(figures, "first_layer", lambda *arguments: drawn.append(arguments) or real(*arguments))
+    run_stage("report.py")
+    ((units, title),) = drawn
+    card, networks, _ = models.load(Path("data/models/mlp.safetensors"))
+    weights = next(networks["seed0"].parameters())
+    assert title == f"{card.configuration}, the first layer"
+    assert units.shape == (8, 3, 32, 32)
+    assert torch.equal(units.flatten(1), weights[weights.norm(dim=1).argsort(descending=True)])
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        *(dep for dep in DVC["deps"] if not dep.endswith((".py", ".html", "metrics/evaluate"))),
+        *(f"metrics/evaluate/{name}" for name in ("mlp.json", "final.json", "final_roc.csv", "final_calibration.csv")),
+    ],
+)
+def test_a_missing_file_is_one_line_and_nothing_is_written(to_report, fails_with, missing):
+    Path(missing).unlink()
+    before = to_report.snapshot()
+    assert f"{missing} is missing; `dvc repro` makes it" in fails_with("report.py")
+    assert to_report.snapshot() == before
+
+
+def test_a_final_model_without_mistakes_has_an_empty_gallery(to_report, run_stage):
+    path = Path("data/evaluated/final.safetensors")
+    kept, about = files.read_tensors(path)
+    none = {name: kept[name][:0] for name in ("mistakes", "mistaken_images")}
+    files.write_tensors(path, kept | none, about)
+    run_stage("report.py")
+    assert "The 0 mistakes" in page().text
+    assert "taken for" not in page().text
+
+
+def test_a_best_of_the_five_that_stands_alone_is_told_as_one(to_report, run_stage):
+    rows = table("metrics/ranking.csv")
+    of_five = [row for row in rows if row["family"] == "mlp"]
+    for i, row in enumerate(of_five):
+        row |= {"val_accuracy": 0.9 - 0.1 * i, "val_accuracy_se": 0.05}
+    files.write_csv(Path("metrics/ranking.csv"), list(rows[0]), [list(row.values()) for row in rows])
+    run_stage("report.py")
+    assert "about 0.050: no other is within one standard error of the best." in page().text
+    of_five[1]["val_accuracy"] = 0.86
+    files.write_csv(Path("metrics/ranking.csv"), list(rows[0]), [list(row.values()) for row in rows])
+    run_stage("report.py")
+    assert "about 0.050: 2 of them, the best included, are within one standard error of the best" in page().text
+
+
+def test_three_classes_work_too(to_report, run_stage):
+    classes = ("airplane", "bird", "cat")
+    path = Path("data/models/final.safetensors")
+    card, _, accuracies = models.load(path)
+    shape = models.MyNetShape(n_l=(3072, 8, 3), activation="relu")
+    card = card.model_copy(update={"shape": shape, "features": None, "classes": classes})
+    models.save(path, card, {"final": models.build(shape, seed=0)}, accuracies)
+    dataset.save(Path("data/prepared/test.safetensors"), random_split(SIZES["test"], 2, classes))
+    run_stage("evaluate.py", "final")
+    run_stage("report.py")
+    found = page()
+    assert "Airplane against bird against cat on CIFAR-10" in found.text
+    assert len(read("evaluate/final")["confusion_matrix"]) == 3
+    specifications = json.loads(found.scripts["specifications"])
+    for name in classes:
+        assert any(name in json.dumps(rows) for rows in specifications["roc"]["datasets"].values())

@@ -1,0 +1,166 @@
+"""The report as a reader meets it: in a real browser, by hand, on a phone, in the dark, on paper, by ear."""
+
+import io
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from tests.conftest import ROOT
+
+CHROMIUM = shutil.which("chromium")
+# What tells barriers for readers who cannot see, or not well (https://github.com/dequelabs/axe-core).
+AXE = ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and AXE.exists()), reason="there is no Chromium or no axe-core: `make browser` installs them"
+)
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+CHARTS = [
+    "classes",
+    "gradients",
+    "val_loss",
+    "val_accuracy",
+    "train_loss",
+    "ranking",
+    "confusion",
+    "roc",
+    "calibration",
+]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(reported, chromium):
+    """Open the report in a window of its own; whatever it complains of or asks the network for is a failure."""
+    complaints, contexts = [], []
+
+    def open_page(viewport=WIDE, color_scheme="light"):
+        contexts.append(chromium.new_context(viewport=viewport, color_scheme=color_scheme))
+        page = contexts[-1].new_page()
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.goto(Path("metrics/report.html").absolute().as_uri())
+        for name in CHARTS:
+            page.wait_for_selector(f"#chart-{name} svg")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def test_every_chart_is_drawn_with_marks_and_axes(visit):
+    page = visit()
+    assert page.locator(".chart").count() == len(CHARTS)
+    for name in CHARTS:
+        chart = page.locator(f"#chart-{name}")
+        assert chart.locator(".role-mark path, .role-mark line, .role-mark text").count() > 1, name
+        assert chart.locator(".role-axis-title").count() >= 2, name
+        assert not re.search("NaN|undefined|Infinity", chart.inner_html()), name
+
+
+def test_a_screenshot_is_not_blank(visit, tmp_path):
+    path = tmp_path / "report.png"
+    visit().screenshot(path=path, full_page=True)
+    pixels = np.array(Image.open(io.BytesIO(path.read_bytes())).convert("L"))
+    assert pixels.shape[0] > 3 * WIDE["height"]
+    # Nowhere is a whole screen of one colour.
+    assert all(screen.std() > 5 for screen in np.array_split(pixels, 8))
+
+
+def test_the_gallery_shows_what_is_asked_for(visit):
+    page = visit()
+    of_all = [
+        (item.get_attribute("data-class"), float(item.get_attribute("data-confidence")))
+        for item in page.locator(".gallery li").all()
+    ]
+
+    def shown():
+        n = page.locator(".gallery li:visible").count()
+        assert page.locator("#shown").inner_text() == f"{n} shown"
+        return n
+
+    assert shown() == len(of_all)
+    page.select_option("#filter-class", "bird")
+    n_birds = sum(name == "bird" for name, _ in of_all)
+    assert 0 < shown() == n_birds < len(of_all)
+    # Between the least and the most confident bird.
+    limit = round(50 * sum(f(c for name, c in of_all if name == "bird") for f in (min, max)))
+    page.locator("#filter-confidence").fill(str(limit))
+    assert page.locator("#shown-confidence").inner_text() == f"{limit}\u00a0%"
+    assert 0 < shown() == sum(name == "bird" and 100 * c >= limit for name, c in of_all) < n_birds
+    page.select_option("#filter-class", "")
+    assert shown() == sum(100 * c >= limit for _, c in of_all)
+    page.locator("#filter-confidence").fill("0")
+    assert shown() == len(of_all)
+
+
+def test_a_click_on_a_name_in_the_legend_fades_the_others(visit):
+    chart = visit().locator("#chart-val_loss")
+
+    def faded():
+        lines = chart.locator(".mark-line path").all()
+        return [line.get_attribute("stroke-opacity") or line.get_attribute("opacity") for line in lines].count("0.1")
+
+    n = chart.locator(".mark-line path").count()
+    assert faded() == 0
+    chart.locator(".role-legend-label text", has_text="smooth").click()
+    assert faded() == n - 1
+
+
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_there_is_no_barrier_and_nothing_sticks_out(visit, viewport, color_scheme):
+    page = visit(viewport, color_scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    page.evaluate(AXE.read_text())
+    violations = page.evaluate("async () => (await axe.run()).violations")
+    assert [(v["id"], v["help"], v["nodes"][0]["html"]) for v in violations] == []
+
+
+def test_the_dark_page_is_dark_and_its_charts_are_legible(visit):
+    def brightness(page, selector, name):
+        red, green, blue = re.findall(r"[\d.]+", page.eval_on_selector(selector, f"e => getComputedStyle(e).{name}"))[
+            :3
+        ]
+        return (int(red) + int(green) + int(blue)) / 3
+
+    light, dark = visit(), visit(color_scheme="dark")
+    text = "#chart-roc .role-axis-title text"
+    assert brightness(light, "body", "backgroundColor") > 200 > 55 > brightness(light, text, "fill")
+    assert brightness(dark, "body", "backgroundColor") < 55 < 200 < brightness(dark, text, "fill")
+    cell = "#chart-confusion .cell_marks text"
+    assert {page.eval_on_selector(cell, "e => e.getAttribute('fill')") for page in (light, dark)} <= {"white", "black"}
+    assert brightness(light, cell, "fill") == brightness(dark, cell, "fill")
+
+
+def test_every_picture_is_described(visit):
+    pictures = visit().locator("img").all()
+    assert len(pictures) > 3
+    assert all(picture.get_attribute("alt") for picture in pictures)
+
+
+def test_on_paper_everything_fits_and_nothing_is_there_to_be_clicked(visit):
+    page = visit(color_scheme="dark")
+    page.emulate_media(media="print")
+    # As narrow as a sheet, which charts are not drawn anew for.
+    page.add_style_tag(content="body { width: 700px }")
+    for name in CHARTS:
+        assert page.locator(f"#chart-{name} svg").bounding_box()["width"] <= 700, name
+    assert page.eval_on_selector("body", "e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"
+    for selector in ("nav", "#filter-class", "#filter-confidence"):
+        assert not page.locator(selector).is_visible()
+    assert page.pdf(format="A4").startswith(b"%PDF")
