@@ -91,7 +91,7 @@ def _claims(root: Path, measured: Mapping[str, str]) -> list[str]:
 def _versions(root: Path) -> list[str]:
     """Of what the numbers depend on, as the lock has them."""
     pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (root / "requirements.txt").read_text(), re.MULTILINE))
-    return [f"{name} {pinned[name]}" for name in ("torch", "torchvision", "numpy", "dvc")]
+    return [f"{name} {pinned[name]}" for name in ("torch", "torchvision", "dvc")]
 
 
 def _families(root: Path, measured: Mapping[str, str]) -> list[str]:
