@@ -30,7 +30,7 @@ def class_balance(counts: Mapping[str, Mapping[str, int]]) -> alt.Chart:
             alt.X("images:Q", title="images"),
             alt.Y("split:N", title="split", sort=list(counts)),
             alt.YOffset("class:N"),
-            alt.Color("class:N", title="class", scale=alt.Scale(range=PALETTE)),
+            _of_class(list(next(iter(counts.values())))),
             tooltip=["split:N", "class:N", alt.Tooltip("images:Q", format=",")],
         )
         .properties(height=180)
@@ -48,7 +48,6 @@ def gradient_errors(rows: Rows, tolerances: Mapping[str, float]) -> alt.LayerCha
         }
         for row in rows
         for method in tolerances
-        if row[method] is not None
     ]
     bounds = [
         {"method": m.replace("finite", "central").replace("_", " "), "tolerance": t} for m, t in tolerances.items()
@@ -68,13 +67,11 @@ def gradient_errors(rows: Rows, tolerances: Mapping[str, float]) -> alt.LayerCha
         .transform_calculate(place="datum.layer + ', ' + datum.activation")
     )
     rules = _chart(bounds).mark_rule(strokeDash=[4, 4]).encode(alt.X("tolerance:Q"), colour)
-    return (points + rules).properties(
-        width="container", height=20 * len({(row["layer"], row["activation"]) for row in rows})
-    )
+    return (points + rules).properties(height=20 * len({(row["layer"], row["activation"]) for row in rows}))
 
 
 def curves(rows: Rows, quantity: str, title: str) -> alt.LayerChart:
-    """A quantity of the validation images by epoch: a line a configuration, with a band from seed to seed.
+    """A quantity by epoch: a line a configuration, with a band from seed to seed.
 
     Args:
         rows: of ``metrics/curves.csv``.
@@ -86,7 +83,13 @@ def curves(rows: Rows, quantity: str, title: str) -> alt.LayerChart:
     chosen = alt.selection_point(fields=["configuration"], bind="legend")
     base = _chart(kept).encode(
         alt.X("epoch:Q", title="epoch"),
-        alt.Color("configuration:N", title="configuration", sort=names, scale=alt.Scale(domain=names, range=PALETTE)),
+        alt.Color(
+            "configuration:N",
+            title="configuration",
+            sort=names,
+            scale=alt.Scale(domain=names, range=PALETTE),
+            legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolSize=400),
+        ),
     )
     axis = alt.Y(f"{quantity}:Q", title=title, scale=alt.Scale(zero=False))
     band = base.mark_errorband(extent="stderr").encode(
@@ -94,11 +97,11 @@ def curves(rows: Rows, quantity: str, title: str) -> alt.LayerChart:
     )
     line = base.mark_line().encode(
         alt.Y(f"mean({quantity}):Q", title=title, scale=alt.Scale(zero=False)),
-        strokeDash=alt.StrokeDash("configuration:N", sort=names, legend=None),
+        strokeDash=alt.StrokeDash("configuration:N", title="configuration", sort=names, scale=alt.Scale(domain=names)),
         opacity=alt.condition(chosen, alt.value(1), alt.value(0.1)),
         tooltip=["configuration:N", "epoch:Q", alt.Tooltip(f"mean({quantity}):Q", title=title, format=".4f")],
     )
-    return (band + line).add_params(chosen).properties(width="container", height=HEIGHT)
+    return (band + line).add_params(chosen).properties(height=HEIGHT)
 
 
 def ranking(rows: Rows) -> alt.LayerChart:
@@ -129,7 +132,7 @@ def ranking(rows: Rows) -> alt.LayerChart:
             *(alt.Tooltip(f"{key}:Q", format=".4f") for key in ("val_accuracy", "val_accuracy_se", "val_loss", "gap")),
         ],
     )
-    return (bars + points).properties(width="container", height=26 * len(rows))
+    return (bars + points).properties(height=26 * len(rows))
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> alt.LayerChart:
@@ -159,10 +162,10 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> alt.La
         .encode(alt.Text("images:Q", format=","))
         .properties(name="cell")
     )
-    return (cells + numbers).properties(width="container", height=120 + 60 * len(classes))
+    return (cells + numbers).properties(height=120 + 60 * len(classes))
 
 
-def roc(rows: Rows) -> alt.LayerChart:
+def roc(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
     """True against false positive rate, a line a class, and the diagonal of pure chance."""
     line = (
         _chart(rows)
@@ -170,12 +173,12 @@ def roc(rows: Rows) -> alt.LayerChart:
         .encode(
             alt.X("false_positive_rate:Q", title="false positive rate"),
             alt.Y("true_positive_rate:Q", title="true positive rate"),
-            alt.Color("class:N", title="class", scale=alt.Scale(range=PALETTE)),
+            _of_class(classes),
             order="false_positive_rate:Q",
             tooltip=["class:N", *(alt.Tooltip(f"{k}_positive_rate:Q", format=".4f") for k in ("false", "true"))],
         )
     )
-    return (_diagonal(0.0) + line).properties(width="container", height=HEIGHT)
+    return (_diagonal(0.0) + line).properties(height=HEIGHT)
 
 
 def calibration(rows: Rows) -> alt.LayerChart:
@@ -191,7 +194,7 @@ def calibration(rows: Rows) -> alt.LayerChart:
         alt.Y("accuracy:Q"),
         tooltip=["n:Q", *(alt.Tooltip(f"{key}:Q", format=".4f") for key in ("confidence", "accuracy"))],
     )
-    return (_diagonal(least) + bars + points).properties(width="container", height=HEIGHT)
+    return (_diagonal(least) + bars + points).properties(height=HEIGHT)
 
 
 def _diagonal(start: float) -> alt.Chart:
@@ -204,6 +207,11 @@ def _diagonal(start: float) -> alt.Chart:
 
 def _chart(rows: Rows) -> alt.Chart:
     return alt.Chart({"values": [dict(row) for row in rows]}).properties(width="container")
+
+
+def _of_class(classes: Sequence[str]) -> alt.Color:
+    """A class has one colour in all charts; of more than eight, some share theirs."""
+    return alt.Color("class:N", title="class", scale=alt.Scale(domain=classes, range=PALETTE))
 
 
 def _log() -> alt.Axis:

@@ -30,8 +30,10 @@ def predict(paths: Sequence[Path], model: Path, as_json: bool) -> None:
     A picture that cannot be read is named on stderr, the others are answered, and the exit code is 1.
 
     Raises:
-        UserError: the model is missing or damaged, or its training diverged.
+        UserError: the model is missing, damaged or none, or its training diverged.
     """
+    if model.suffix != ".safetensors":
+        raise errors.UserError(f"{model} is no model of this pipeline: those of data/models/ end with .safetensors")
     card, networks, _ = models.load(model)
     if not networks:
         raise errors.UserError(f"{model} holds no model: training {card.configuration} diverged")

@@ -90,6 +90,15 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     write(path, text.getvalue().encode())
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read the lines of a CSV file by the names of its columns.
+
+    Raises:
+        UserError: it is missing or cannot be read.
+    """
+    return list(csv.DictReader(io.StringIO(read(path).decode())))
+
+
 def join_csv(paths: Sequence[Path]) -> bytes:
     """The lines of several CSV files with the same columns, as one file's content.
 

@@ -3,7 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cifar2.models import Card
+from cifar2.models import Card, CnnShape, TransferShape
+
+
+def kind(card: Card) -> str:
+    """What kind of classifier a model is, in a phrase that begins with its article."""
+    if card.features:
+        return (
+            f"a linear classifier on features of the pictures at {card.features.image_size} pixels, found by "
+            f"{card.features.backbone}, which had learned from ImageNet"
+        )
+    if isinstance(card.shape, TransferShape):
+        return f"{card.shape.backbone}, which had learned from ImageNet, with a new last layer"
+    return "a convolutional network" if isinstance(card.shape, CnnShape) else "a fully connected network (MyNet)"
 
 
 def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final: Mapping[str, Any]) -> str:
@@ -18,9 +30,6 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
     classes = " or ".join(card.classes)
     low, high = final["test_accuracy_ci95"]
     everything, unseen = final["subsets"]
-    kind = f"`{card.configuration}`, a {card.shape.kind} with {final['n_parameters']:,} parameters that were learned"
-    if card.features:
-        kind += f", on features of the pretrained {card.features.backbone} at {card.features.image_size} pixels"
     n_images = sum(prepare[f"n_{split}"] for split in refit["trained_on"])
     others = "of them" if "val" in refit["trained_on"] else "further ones"
     rows = "\n".join(
@@ -29,7 +38,8 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
     return f"""# CIFAR-2, final model
 
 ## What it is
-A classifier of pictures of 32 x 32 pixels: {classes}. Configuration {kind}.
+A classifier of pictures of 32 x 32 pixels: {classes}. It is {kind(card)};
+{final["n_parameters"]:,} parameters learned from these pictures, as configuration `{card.configuration}` says.
 `final.safetensors` holds its weights for `cifar2 predict` and `cifar2.models.load`, `final.onnx` the whole of it, from
 uint8 pictures (N x 3 x 32 x 32, red, green, blue) to logits; in onnxruntime it gave the same answers on all test
 pictures.

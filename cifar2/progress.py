@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cifar2.training import Epoch
 
-# Where DVC looks for metrics and curves while a run goes on; git and the pipeline know nothing of it.
+# Where DVC looks for metrics and curves while a run goes on (and would not, if git ignored it).
 LIVE = Path("dvclive")
 Item = TypeVar("Item")
 

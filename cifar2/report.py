@@ -3,12 +3,13 @@
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair as alt
+import torch
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -48,22 +49,23 @@ def render(facts: Mapping[str, Any], charts: Mapping[str, alt.Chart | alt.LayerC
     page = environment.get_template(TEMPLATE.name).render(
         **facts,
         vega=Markup(vega),  # noqa: S704 (the library's own text)
-        specifications=Markup(json.dumps(specifications).replace("<", "\\u003c")),  # noqa: S704 (escaped just here)
+        specifications=Markup(json.dumps(specifications, allow_nan=False).replace("<", "\\u003c")),  # noqa: S704 (escaped just here)
     )
     return page.encode()
 
 
 def reason(ranked: Sequence[Mapping[str, Any]]) -> str:
-    """Why the first row of ``metrics/ranking.csv`` won, in a sentence."""
+    """Why the first row of ``metrics/ranking.csv`` won, in a sentence (see ``selection``)."""
     winner = ranked[0]["name"]
     tied = [row["name"] for row in ranked if row["tied"] == "True"]
     tied_on_loss = [row["name"] for row in ranked if row["tied_on_loss"] == "True"]
     if len(tied) == 1:
-        return f"{winner} has the best validation accuracy, and no other is within one standard error of it."
+        return f"By it, {winner} has the best validation accuracy, and no other is within one standard error of it."
     told = f"Within one standard error of the best validation accuracy are {_listed(tied)}"
     if len(tied_on_loss) == 1:
-        return f"{told}; of these {winner} has the lowest loss, and no other is within one standard error of that."
-    near = f"near the lowest loss among them are {_listed(tied_on_loss)}"
+        loss = "the lowest loss on a bad epoch, and no other is within one standard error of that"
+        return f"{told}; of these {winner} has {loss}."
+    near = f"near the lowest loss on a bad epoch among them are {_listed(tied_on_loss)}"
     return f"{told}; {near}, and of these {winner} has the smallest gap."
 
 
@@ -88,8 +90,30 @@ def steps(families: Mapping[str, Mapping[str, Any]]) -> list[Step]:
     """
     scores = {family: evaluated["subsets"][0] for family, evaluated in families.items()}
     means = {family: s["seeds_mean"] for family, s in scores.items()}
-    errors = {family: (s["seeds_ci95"][1] - s["seeds_mean"]) / 1.96 for family, s in scores.items()}
+    # The upper end may be cut off, at 1.
+    errors = {family: (s["seeds_mean"] - s["seeds_ci95"][0]) / 1.96 for family, s in scores.items()}
     return [Step(a, b, means[b] - means[a], math.hypot(errors[a], errors[b])) for a, b in pairwise(families)]
+
+
+def numbers(rows: Sequence[Mapping[str, str]], text: Collection[str]) -> list[dict[str, Any]]:
+    """Rows of a CSV file with numbers in all columns but those of ``text``; an empty field is None."""
+    return [
+        {key: value if key in text else float(value) if value else None for key, value in row.items()} for row in rows
+    ]
+
+
+def mistakes(evaluated: Mapping[str, Tensor], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The wrong answers that ``evaluate`` found, the most confident first, with their pictures."""
+    confidence, predicted = torch.softmax(evaluated["logits"][0].double(), 1).max(1)
+    return [
+        {
+            "true": classes[int(evaluated["labels"][i])],
+            "predicted": classes[int(predicted[i])],
+            "confidence": confidence[i].item(),
+            "address": address,
+        }
+        for i, address in zip(evaluated["mistakes"], thumbnails(evaluated["mistaken_images"]), strict=True)
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -4,8 +4,6 @@ No other stage learns or selects anything by that split.
 """
 
 import argparse
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ def main() -> None:
     everything = params.load()
     hardware.fix_convolutions(everything.train.threads)
     test = dataset.load(PREPARED / "test.safetensors")
-    pairs = csv.DictReader(io.StringIO(files.read(PREPARED / "near_duplicates.csv").decode()))
+    pairs = files.read_csv(PREPARED / "near_duplicates.csv")
     unseen = ~torch.isin(test.index, torch.tensor([int(pair["test_index"]) for pair in pairs]))
     card, networks, accuracies = models.load(root / f"data/models/{name}.safetensors")
 

@@ -60,7 +60,11 @@ CHARTS = {
         {"predicted class", "true class", "share of the true class"},
         [{"true": "airplane", "predicted": "bird", "images": 175, "share": 0.175}],
     ),
-    "roc": (charts.roc(ROC), {"false positive rate", "true positive rate", "class"}, [*ROC, {"x": 0.0, "y": 0.0}]),
+    "roc": (
+        charts.roc(ROC, CLASSES),
+        {"false positive rate", "true positive rate", "class"},
+        [*ROC, {"x": 0.0, "y": 0.0}],
+    ),
     "calibration": (
         charts.calibration(CALIBRATION),
         {"mean confidence of the answers", "share of right answers"},
@@ -149,9 +153,52 @@ def test_curves_keep_one_quantity_and_the_order_of_the_configurations():
         assert colour["scale"]["domain"] == ["precise", "fast"]
 
 
+def test_curves_are_means_over_the_seeds_with_a_standard_error_around():
+    band, line = charts.curves(CURVES, "val_loss", "loss").to_dict()["layer"]
+    assert (band["mark"]["type"], band["mark"]["extent"]) == ("errorband", "stderr")
+    assert (band["encoding"]["y"]["field"], line["encoding"]["y"]["field"]) == ("val_loss", "val_loss")
+    assert line["encoding"]["y"]["aggregate"] == "mean"
+
+
 def test_more_configurations_than_colours_are_told_apart_by_dashes():
     rows = [{**CURVES[0], "configuration": f"c{i}"} for i in range(len(charts.PALETTE) + 1)]
-    assert encodings(charts.curves(rows, "val_loss", "loss").to_dict(), "strokeDash")
+    (dash,) = encodings(charts.curves(rows, "val_loss", "loss").to_dict(), "strokeDash")
+    assert dash["field"] == "configuration"
+    assert dash["scale"]["domain"] == [f"c{i}" for i in range(len(charts.PALETTE) + 1)]
+
+
+def test_the_tolerances_are_lines_at_their_values():
+    points, rules = charts.gradient_errors(ERRORS, TOLERANCES).to_dict()["layer"]
+    assert (points["encoding"]["x"]["field"], rules["encoding"]["x"]["field"]) == ("error", "tolerance")
+    assert rules["mark"]["strokeDash"]
+
+
+def test_the_bars_of_the_ranking_are_one_standard_error_long_to_each_side():
+    bars, points = charts.ranking(RANKING).to_dict()["layer"]
+    ends = {step["as"]: step["calculate"] for step in bars["transform"]}
+    assert ends == {
+        "low": "datum.val_accuracy - datum.val_accuracy_se",
+        "high": "datum.val_accuracy + datum.val_accuracy_se",
+    }
+    assert (bars["encoding"]["x"]["field"], bars["encoding"]["x2"]["field"]) == ("low", "high")
+    assert points["encoding"]["x"]["field"] == "val_accuracy"
+
+
+def test_a_cell_of_the_confusion_matrix_stands_at_its_classes():
+    for layer in charts.confusion(MATRIX, CLASSES).to_dict()["layer"]:
+        assert (layer["encoding"]["x"]["field"], layer["encoding"]["y"]["field"]) == ("predicted", "true")
+
+
+def test_the_intervals_of_the_calibration_are_drawn_from_end_to_end():
+    _, bars, points = charts.calibration(CALIBRATION).to_dict()["layer"]
+    assert (bars["encoding"]["y"]["field"], bars["encoding"]["y2"]["field"]) == ("accuracy_low", "accuracy_high")
+    assert points["encoding"]["y"]["field"] == "accuracy"
+
+
+def test_a_class_has_the_same_colour_in_all_charts():
+    for chart in (charts.roc(ROC, CLASSES), charts.class_balance({"test": dict.fromkeys(CLASSES, 1)})):
+        (colour,) = [found for found in encodings(chart.to_dict(), "color") if found.get("field") == "class"]
+        assert colour["scale"]["domain"] == list(CLASSES)
 
 
 def test_the_ranking_keeps_its_order():
@@ -174,4 +221,4 @@ def test_the_confusion_matrix_has_the_classes_in_their_order_and_shares_of_the_t
 
 
 def test_a_roc_curve_is_drawn_from_end_to_end_and_not_by_its_height():
-    assert encodings(charts.roc(ROC).to_dict(), "order")[0]["field"] == "false_positive_rate"
+    assert encodings(charts.roc(ROC, CLASSES).to_dict(), "order")[0]["field"] == "false_positive_rate"

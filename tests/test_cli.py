@@ -164,7 +164,11 @@ def test_a_missing_model_is_one_line(folder, predict):
 def test_a_file_that_is_no_model_is_one_line(folder, predict):
     code, out, err = predict("--model", NAMES[0], NAMES[1])
     assert (code, out, len(err)) == (1, [], 1)
-    assert err[0].startswith("error: one.png is damaged")
+    assert err[0].startswith("error: one.png is no model of this pipeline: those of data/models/ end with ")
+    (folder / "one.safetensors").write_bytes((folder / NAMES[0]).read_bytes())
+    code, out, err = predict("--model", "one.safetensors", NAMES[1])
+    assert (code, out, len(err)) == (1, [], 1)
+    assert err[0].startswith("error: one.safetensors is damaged")
 
 
 def test_a_configuration_that_diverged_leaves_no_model_to_ask(folder, predict):

@@ -64,6 +64,11 @@ def test_csv_has_a_header_and_empty_fields_for_none(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "x,y\n1,\n0.5,b\n"
 
 
+def test_csv_comes_back_by_its_columns(tmp_path):
+    files.write_csv(tmp_path / "a.csv", ("x", "y"), [(1, "a,b"), (2, None)])
+    assert files.read_csv(tmp_path / "a.csv") == [{"x": "1", "y": "a,b"}, {"x": "2", "y": ""}]
+
+
 def test_joined_csv_has_one_header(tmp_path):
     for name in "ab":
         files.write_csv(tmp_path / name, ("x",), [(name,)])

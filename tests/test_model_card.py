@@ -1,6 +1,6 @@
 import pytest
 
-from cifar2 import model_card, params
+from cifar2 import model_card, models, params
 from tests.test_models import CARD
 
 PREPARE = {"n_train": 9024, "n_val": 976}
@@ -37,7 +37,7 @@ def test_its_sections_say_what_the_model_is_learned_can_do_and_is_not_for():
     "fact",
     [
         "airplane or bird",
-        "Configuration `fine`, a mynet with 1,643,234 parameters",
+        "It is a fully connected network (MyNet);\n1,643,234 parameters learned from these pictures",
         "9,024 images",
         "976 further ones",
         "On 2,000 test images",
@@ -59,18 +59,20 @@ def test_all_classes_are_named():
 
 def test_what_makes_the_features_is_named_where_there_are_any():
     features = params.Features(backbone="resnet18", image_size=112, flip_average=False)
-    assert "on features of the pretrained resnet18 at 112 pixels" in text(
-        CARD.model_copy(update={"features": features})
-    )
-    assert "features" not in text()
+    found = text(CARD.model_copy(update={"features": features}))
+    assert "features of the pictures at 112 pixels, found by resnet18, which had learned from ImageNet" in found
+    assert "ImageNet" not in text()
+
+
+def test_a_network_that_had_learned_elsewhere_is_told_as_one():
+    shape = models.TransferShape(backbone="resnet18", image_size=64, trainable_blocks=1, n_classes=2, dropout=0.0)
+    found = text(CARD.model_copy(update={"shape": shape}))
+    assert "It is resnet18, which had learned from ImageNet, with a new last layer" in found
+    shape = models.CnnShape(channels=(4, 8), n_classes=2, dropout=0.0)
+    assert "It is a convolutional network;" in text(CARD.model_copy(update={"shape": shape}))
 
 
 def test_images_that_selected_it_and_that_it_then_learned_from_are_no_further_ones():
     found = text(refit={"trained_on": ["train", "val"]})
     assert "10,000 images" in found
     assert "selected by\n976 of them" in found
-
-
-def test_no_place_is_left_unfilled():
-    assert not {"{", "}", "None", "nan"} & set(text().replace("\n", " ").split(" "))
-    assert "{" not in text()

@@ -1,6 +1,7 @@
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def test_metrics_and_curves_can_be_followed_by_dvc_while_a_run_goes_on():
         assert axes == {"x": "step"}
         curve = (folder / plots / "val_loss/seed0.tsv").read_text().splitlines()
         assert curve == ["step\tseed0", "1\t0.1", "2\t0.2"]
+
+
+def test_the_pipelines_own_dvc_yaml_and_lock_stay_as_they_are():
+    subprocess.run(["dvc", "init", "--quiet", "--no-scm"], check=True)
+    Path("dvc.yaml").write_text("stages: {}\n")
+    with Progress("fine", 1) as progress:
+        progress.show(EPOCH)
+    assert Path("dvc.yaml").read_text() == "stages: {}\n"
+    assert {p.name for p in Path().iterdir()} == {".dvc", ".dvcignore", "dvc.yaml", "dvclive"}
 
 
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt, None])

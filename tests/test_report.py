@@ -26,14 +26,14 @@ def row(name, tied=False, tied_on_loss=False):
 
 def test_a_winner_by_accuracy_is_told_as_one():
     found = report.reason([row("fine", True, True), row("fast"), row("smooth")])
-    assert found == "fine has the best validation accuracy, and no other is within one standard error of it."
+    assert found == "By it, fine has the best validation accuracy, and no other is within one standard error of it."
 
 
 def test_a_winner_by_loss_is_told_as_one():
     found = report.reason([row("fine", True, True), row("fast", True), row("smooth", True), row("precise")])
     assert found == (
         "Within one standard error of the best validation accuracy are fine, fast and smooth; of these fine has the "
-        "lowest loss, and no other is within one standard error of that."
+        "lowest loss on a bad epoch, and no other is within one standard error of that."
     )
 
 
@@ -41,7 +41,7 @@ def test_a_winner_by_the_gap_is_told_as_one():
     found = report.reason([row("fine", True, True), row("fast", True, True), row("smooth", True), row("precise")])
     assert found == (
         "Within one standard error of the best validation accuracy are fine, fast and smooth; near the lowest loss "
-        "among them are fine and fast, and of these fine has the smallest gap."
+        "on a bad epoch among them are fine and fast, and of these fine has the smallest gap."
     )
 
 
@@ -171,3 +171,15 @@ def test_a_chart_stays_as_it_was(template):
     report.render({"name": "fine"}, CHART)
     assert CHART["classes"].to_dict() == before
     assert isinstance(CHART["classes"].config, alt.utils.schemapi.UndefinedType)
+
+
+def test_a_step_up_to_the_end_of_the_scale_has_the_error_of_its_lower_side():
+    cut_off = {"subsets": [{"seeds_mean": 0.9955, "seeds_ci95": [0.9955 - 1.96 * 0.006, 1.0]}]}
+    (step,) = report.steps({"cnn": family(0.985, 1.96 * 0.003), "transfer": cut_off})
+    assert step.error == pytest.approx(math.hypot(0.003, 0.006))
+    assert not step.is_signal
+
+
+def test_all_columns_of_a_table_are_numbers_but_those_that_are_named():
+    rows = [{"name": "inf", "rank": "1", "val_loss": ""}]
+    assert report.numbers(rows, ("name",)) == [{"name": "inf", "rank": 1.0, "val_loss": None}]
