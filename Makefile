@@ -65,5 +65,5 @@ lock: install  ## pin every dependency anew (UPGRADE=--upgrade for the newest)
 	$(COMPILE) $(UPGRADE) pyproject.toml --group dev --group transfer --output-file requirements.txt
 	$(COMPILE) $(UPGRADE) --group uv --output-file requirements-uv.txt
 
-clean:  ## delete the environment and the downloads (DVC's cache stays)
-	rm -rf $(VENV) data/raw
+clean:  ## delete the environment and the downloads and checkpoints (DVC's cache stays)
+	rm -rf $(VENV) data/raw .checkpoints

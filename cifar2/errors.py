@@ -1,7 +1,9 @@
 """Faults that the user can mend, told in one line; everything else is a bug and keeps its traceback."""
 
+import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -9,10 +11,33 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call ``main``; a fault of the user's or of the file system ends the process with one line and exit code 1."""
+    """Call ``main``; a fault of the user's or of the file system ends the process with one line and exit code 1.
+
+    So does Ctrl-C (SIGINT) or SIGTERM, with exit code 130 or 143; what is half-written then is taken away.
+    """
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.filename or 'the system'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        _stopped(signal.SIGINT)
+    except _Terminated:
+        _stopped(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(BaseException):
+    pass
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+def _stopped(by: signal.Signals) -> NoReturn:
+    print(f"stopped by {by.name}; what was going on starts again, training from its last checkpoint", file=sys.stderr)
+    sys.exit(128 + by)

@@ -1,6 +1,7 @@
 """Files that are whole or absent, and whose bytes depend on their content alone."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -31,7 +32,7 @@ def write(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-        except OSError:
+        except BaseException:  # an interruption too
             partial.unlink(missing_ok=True)
             raise
     except OSError as error:
@@ -113,12 +114,20 @@ def join_csv(paths: Sequence[Path]) -> bytes:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write ``tensors`` as safetensors, with ``about`` as a JSON object in the header."""
-    # One metadata key only: safetensors keeps several in a hash map, whose order changes from run to run.
-    metadata = {"about": json.dumps(about, allow_nan=False)}
+    """Write ``tensors`` as safetensors, with ``about`` as a JSON object and a digest of both in the header."""
     # Cloned, since safetensors refuses tensors that are pieces of one memory, as the parameters of a network may be.
     whole = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    # One metadata key only: safetensors keeps several in a hash map, whose order changes from run to run.
+    metadata = {"about": json.dumps({"about": about, "sha256": _digest(whole, about)}, allow_nan=False)}
     write(path, safetensors.torch.save(whole, metadata))
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -131,6 +140,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return tensors, json.loads(header["__metadata__"]["about"])
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        said = json.loads(header["__metadata__"]["about"])
+        about, wanted = said["about"], said["sha256"]
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
+    if _digest(tensors, about) != wanted:
+        raise damaged(path, "its digest is another")
+    return tensors, about

@@ -17,7 +17,7 @@ In bfloat16 the products read and write that format (8 significant bits, the ran
 velocities stay float32: Kalamkar et al., "A Study of BFLOAT16 for Deep Learning Training", 2019, section 3.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -139,6 +139,14 @@ class InPlace:
         ):
             self._step(batch, outputs, lr)
         return self.outputs
+
+    def state(self) -> dict[str, Tensor]:
+        """What a next epoch depends on beside the parameters."""
+        return {"velocity": self.v}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.v.copy_(state["velocity"])
 
     def _step(self, batch: Tensor, outputs: Tensor, lr: float) -> None:
         targets, probabilities, a, masks, read, delta, ones = self.buffers[len(batch)]

@@ -88,6 +88,12 @@ class Train(_Strict):
         return self
 
 
+class Checkpoints(_Strict):
+    """How training gets over being killed."""
+
+    every: PositiveInt
+
+
 class Features(_Strict):
     """What makes features of pictures, once for all configurations that learn from them."""
 
@@ -197,6 +203,7 @@ class Params(_Strict):
     normalise: Normalise
     verify: Verify
     train: Train
+    checkpoints: Checkpoints
     features: Features
     configs: Annotated[dict[Name, AnyConfiguration], Field(min_length=1)]
     beyond: dict[Name, AnyConfiguration]

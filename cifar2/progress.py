@@ -36,7 +36,7 @@ class Progress:
         self.folder = LIVE / name.replace(" ", "-")
         self.bar = tqdm(total=epochs, desc=name, unit="epoch", disable=None)  # None: only where there is a terminal
         self._live: Live | None = None
-        self._start, self._shown, self._epochs = time.monotonic(), 0, epochs
+        self._before, self._left = time.monotonic(), epochs
 
     def __enter__(self) -> Self:
         return self
@@ -54,10 +54,10 @@ class Progress:
             line += f", val loss {epoch.val_loss:.4f} acc {epoch.val_accuracy:.4f}"
         self.bar.set_postfix_str(line, refresh=False)
         self.bar.update()
-        self._shown += 1
+        now = time.monotonic()
+        took, self._before, self._left = now - self._before, now, self._left - 1
         if self.bar.disable:
-            left = (time.monotonic() - self._start) / self._shown * (self._epochs - self._shown)
-            print(f"{self.name} {line}, {left:.0f} s left", flush=True)
+            print(f"{self.name} {line}, {took * self._left:.0f} s left", flush=True)
         self._log(epoch)
 
     def _log(self, epoch: "Epoch") -> None:

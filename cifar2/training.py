@@ -1,11 +1,11 @@
 """The training loop: epochs in an order drawn from the seed, and a record of each."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from numpy.random import SeedSequence
@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from cifar2 import dataset, files, hardware, models
 from cifar2.augment import augment
+from cifar2.checkpoint import Checkpoint
 from cifar2.inplace import InPlace
 from cifar2.mynet import MyNet
 from cifar2.params import Configuration, Train
@@ -25,10 +26,24 @@ from cifar2.uncertainty import standard_error
 STEADY_EPOCHS = 10
 
 
-# One pass over the data in this order of its N examples, training on the way with one learning rate a step; returns the
-# outputs, N x classes, each from before the update that it led to.
-Descent = Callable[[Tensor, Sequence[float]], Tensor]
 CPU = torch.device("cpu")
+
+
+class Descent(Protocol):
+    """What trains a network: ``InPlace``, or autograd."""
+
+    def epoch(self, order: Tensor, learning_rates: Sequence[float], /) -> Tensor:
+        """Pass over the data once, in this order of its N examples, with one learning rate a step.
+
+        Returns:
+            The outputs, N x classes, each from before the update that it led to.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """What a next epoch depends on beside the network."""
+
+    def load_state(self, state: Mapping[str, Tensor], /) -> None:
+        """Go on from what :meth:`state` gave."""
 
 
 class Examples(NamedTuple):
@@ -118,10 +133,12 @@ def train(
     configuration: Configuration,
     settings: Train,
     seed: int,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Epoch]:
     """Train ``model`` in place, and yield the record of each epoch when it is done.
 
-    With early stopping the model gets the weights of its best epoch back after the last record.
+    With early stopping the model gets the weights of its best epoch back after the last record.  From a checkpoint the
+    records before it come first, as if they had just been made.
 
     Args:
         model: freshly built, on the device of ``data``.
@@ -130,26 +147,40 @@ def train(
         configuration: how to train.
         settings: likewise, what all configurations share.
         seed: of the order of the batches, and of whatever else is random in an epoch.
+        checkpoint: what to go on from, and to leave for a next try.
 
     Raises:
+        UserError: the checkpoint is damaged, or cannot be written.
         Diverged: a loss is infinite or not a number; found at the end of an epoch.
     """
     epochs, batch_size = configuration.epochs or settings.epochs, configuration.batch_size or settings.batch_size
     if isinstance(model, MyNet) and settings.gradients == "backpropagation":
-        descent = _by_hand(model, data, configuration, settings, batch_size)
+        descent: Descent = _by_hand(model, data, configuration, settings, batch_size)
     else:
-        descent = _by_autograd(model, data, configuration, batch_size)
+        descent = _ByAutograd(model, data, configuration, batch_size)
     steps = math.ceil(len(data.y) / batch_size)
     rates = learning_rates(configuration.schedule, configuration.lr, epochs * steps)
     generator = torch.Generator().manual_seed(seed)
-    lowest, best_epoch, best_weights = math.inf, 0, None
-    for epoch in range(1, epochs + 1):
+    curve: list[Epoch] = []
+    best_weights: dict[str, Tensor] = {}
+    saved = checkpoint.load() if checkpoint else None
+    if saved:
+        tensors, about = saved
+        curve = [Epoch(*record) for record in about["curve"]]
+        model.load_state_dict(_part(tensors, "model"))
+        descent.load_state(_part(tensors, "descent"))
+        best_weights = _part(tensors, "best")
+        generator.set_state(tensors["generator"])
+        yield from curve
+    for epoch in range(len(curve) + 1, epochs + 1):
+        if configuration.early_stopping and val and epoch - 1 - _best(curve) == configuration.early_stopping:
+            break
         order = torch.randperm(len(data.y), generator=generator).to(data.y.device)
         model.train()
         with torch.random.fork_rng():
             # What augmentation and dropout draw is the epoch's own, whatever was drawn before it.
             torch.manual_seed(int(SeedSequence((seed, epoch)).generate_state(1)[0]))
-            outputs = descent(order, rates[(epoch - 1) * steps : epoch * steps])
+            outputs = descent.epoch(order, rates[(epoch - 1) * steps : epoch * steps])
         on_train = _scores(outputs, data.y[order])
         if not math.isfinite(on_train.loss):
             step = 1 + int(on_train.losses.isfinite().logical_not().nonzero()[0]) // batch_size
@@ -157,29 +188,40 @@ def train(
         on_val = score(model, val, configuration.flip_average) if val else None
         if on_val and not math.isfinite(on_val.loss):
             raise Diverged(f"seed {seed}, epoch {epoch}: the validation loss is not finite")
-        yield Epoch(
-            seed,
-            epoch,
-            on_train.loss,
-            on_train.accuracy,
-            on_val.loss if on_val else None,
-            on_val.accuracy if on_val else None,
+        curve.append(
+            Epoch(
+                seed,
+                epoch,
+                on_train.loss,
+                on_train.accuracy,
+                on_val.loss if on_val else None,
+                on_val.accuracy if on_val else None,
+            )
         )
-        if configuration.early_stopping and on_val:
-            if on_val.loss < lowest:
-                lowest, best_epoch = on_val.loss, epoch
-                best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            elif epoch - best_epoch == configuration.early_stopping:
-                break
+        if configuration.early_stopping and on_val and _best(curve) == epoch:
+            best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        if checkpoint:
+            parts = {"model": model.state_dict(), "descent": descent.state(), "best": best_weights}
+            tensors = {f"{part}/{name}": tensor for part, of_part in parts.items() for name, tensor in of_part.items()}
+            checkpoint.save(epoch, tensors | {"generator": generator.get_state()}, {"curve": curve})
+        yield curve[-1]
     if best_weights:
         model.load_state_dict(best_weights)
 
 
+def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Those of a checkpoint that stand under ``name``."""
+    return {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+
+
+def _best(curve: Sequence[Epoch]) -> int:
+    """The first epoch of the lowest validation loss; 0 before the first."""
+    return min(curve, key=lambda epoch: math.inf if epoch.val_loss is None else epoch.val_loss).epoch if curve else 0
+
+
 def kept_epoch(curve: Sequence[Epoch], configuration: Configuration) -> int:
     """The epoch whose weights a run ended with: the last, or with early stopping that of the lowest validation loss."""
-    if not configuration.early_stopping:
-        return curve[-1].epoch
-    return min(curve, key=lambda epoch: math.inf if epoch.val_loss is None else epoch.val_loss).epoch
+    return _best(curve) if configuration.early_stopping else curve[-1].epoch
 
 
 def _augmentation(data: Examples, configuration: Configuration) -> Callable[[Tensor], Tensor] | None:
@@ -196,7 +238,7 @@ def _augmentation(data: Examples, configuration: Configuration) -> Callable[[Ten
     )
 
 
-def _by_hand(model: MyNet, data: Examples, configuration: Configuration, settings: Train, batch_size: int) -> Descent:
+def _by_hand(model: MyNet, data: Examples, configuration: Configuration, settings: Train, batch_size: int) -> InPlace:
     return InPlace(
         model,
         settings.activation,
@@ -209,33 +251,42 @@ def _by_hand(model: MyNet, data: Examples, configuration: Configuration, setting
         label_smoothing=configuration.label_smoothing,
         augment=_augmentation(data, configuration),
         dtype=hardware.product_dtype(settings.precision, data.x.device),
-    ).epoch
-
-
-def _by_autograd(model: nn.Module, data: Examples, configuration: Configuration, batch_size: int) -> Descent:
-    optimizer = SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        configuration.lr,
-        configuration.momentum,
-        configuration.weight_decay,
-        configuration.nesterov,
     )
-    augmentation = _augmentation(data, configuration)
 
-    def epoch(order: Tensor, rates: Sequence[float]) -> Tensor:
+
+class _ByAutograd:
+    """Gradient descent on any network, by ``loss.backward()`` and ``sgd.SGD``."""
+
+    def __init__(self, model: nn.Module, data: Examples, configuration: Configuration, batch_size: int) -> None:
+        self.model, self.data, self.batch_size = model, data, batch_size
+        self.augment, self.label_smoothing = _augmentation(data, configuration), configuration.label_smoothing
+        self.optimizer = SGD(
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            configuration.lr,
+            configuration.momentum,
+            configuration.weight_decay,
+            configuration.nesterov,
+        )
+
+    def epoch(self, order: Tensor, learning_rates: Sequence[float]) -> Tensor:
         outputs = []
-        for batch, lr in zip(torch.split(order, batch_size), rates, strict=True):
-            x = data.x[batch]
-            y_pred = model(augmentation(x) if augmentation else x)
-            optimizer.zero_grad()
-            loss = cross_entropy(y_pred, data.y[batch], label_smoothing=configuration.label_smoothing)
+        for batch, lr in zip(torch.split(order, self.batch_size), learning_rates, strict=True):
+            x = self.data.x[batch]
+            y_pred = self.model(self.augment(x) if self.augment else x)
+            self.optimizer.zero_grad()
+            loss = cross_entropy(y_pred, self.data.y[batch], label_smoothing=self.label_smoothing)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.param_groups[0]["lr"] = lr
-            optimizer.step()
+            self.optimizer.param_groups[0]["lr"] = lr
+            self.optimizer.step()
             outputs.append(y_pred.detach())
         return torch.cat(outputs)
 
-    return epoch
+    def state(self) -> dict[str, Tensor]:
+        return {str(i): of["momentum_buffer"] for i, of in self.optimizer.state_dict()["state"].items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        buffers = {int(i): {"momentum_buffer": buffer} for i, buffer in state.items()}
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": buffers})
 
 
 def summarise(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from cifar2 import dataset, errors, files, hardware, models, params, training
+from cifar2 import checkpoint, dataset, errors, files, hardware, models, params, training
 from cifar2.progress import Progress
 
 SELECTED = Path("data/models/selected.json")
@@ -33,10 +33,14 @@ def main() -> None:
     # Pictures that were learned from say nothing about new ones.
     val = None if refit.include_val else training.examples(val_split, card.mean, card.std, device)
     network = models.build(card.shape, refit.seed).to(device)
+    about = {"card": card, "configuration": configuration, "train": settings, "refit": refit}
+    inputs = [Path(__file__), folder / "train.safetensors", folder / "val.safetensors"]
+    checkpoints = checkpoint.folder("final", {key: part.model_dump(mode="json") for key, part in about.items()}, inputs)
+    kept = checkpoint.Checkpoint(checkpoints / "final.safetensors", everything.checkpoints.every)
     curve = []
     with Progress(f"final {name}", configuration.epochs or settings.epochs) as progress:
         try:
-            for epoch in training.train(network, train, val, configuration, settings, refit.seed):
+            for epoch in training.train(network, train, val, configuration, settings, refit.seed, kept):
                 curve.append(epoch)
                 progress.show(epoch)
         except training.Diverged as reason:
@@ -59,6 +63,7 @@ def main() -> None:
             "trained_on": ["train", "val"] if refit.include_val else ["train"],
         },
     )
+    checkpoint.clear("final")
 
 
 if __name__ == "__main__":

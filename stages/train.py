@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cifar2 import dataset, errors, files, hardware, models, params, training
+from cifar2 import checkpoint, dataset, errors, files, hardware, models, params, training
 from cifar2.progress import Progress
 
 
@@ -25,6 +25,9 @@ def main() -> None:
     if card.convolves:
         hardware.fix_convolutions(settings.threads)
     train, val = (training.examples(part, card.mean, card.std, device) for part in (split, val_split))
+    about = {"card": card, "configuration": configuration, "train": settings}
+    inputs = [Path(__file__), folder / "train.safetensors", folder / "val.safetensors"]
+    checkpoints = checkpoint.folder(name, {key: part.model_dump(mode="json") for key, part in about.items()}, inputs)
     diverged = None
     networks = {}
     curves: list[list[training.Epoch]] = []
@@ -33,7 +36,8 @@ def main() -> None:
             for seed in settings.seeds:
                 network = models.build(card.shape, seed).to(device)
                 curves.append([])
-                for epoch in training.train(network, train, val, configuration, settings, seed):
+                kept = checkpoint.Checkpoint(checkpoints / f"seed{seed}.safetensors", everything.checkpoints.every)
+                for epoch in training.train(network, train, val, configuration, settings, seed, kept):
                     curves[-1].append(epoch)
                     progress.show(epoch)
                 networks[f"seed{seed}"] = network
@@ -57,6 +61,7 @@ def main() -> None:
             "diverged": diverged,
         },
     )
+    checkpoint.clear(name)
 
 
 if __name__ == "__main__":

@@ -257,9 +257,9 @@ def test_the_final_model_has_a_name():
     assert artifacts["cifar2"]["path"] in outputs("refit")
 
 
-def test_every_parameter_has_a_stage_that_tracks_it():
+def test_every_parameter_that_changes_a_result_has_a_stage_that_tracks_it():
     tracked = {p.split(".")[0] for stage in STAGES.values() for p in stage.get("params", [])}
-    assert tracked == set(PARAMS)
+    assert tracked == set(PARAMS) - {"checkpoints"}
 
 
 def test_usage_reports_and_update_checks_are_off():

@@ -1,3 +1,6 @@
+import os
+import signal
+
 import pytest
 
 from cifar2.errors import UserError, run
@@ -27,3 +30,25 @@ def test_a_fault_of_the_users_is_one_line_and_exit_code_1(error, line):
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run(raising(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_stop_is_one_line_and_its_exit_code(number, capsys):
+    cleaned = []
+
+    def main():
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    assert stop.value.code == 128 + number
+    assert cleaned
+    error = capsys.readouterr().err
+    assert error.startswith(f"stopped by {number.name}")
+    assert error.count("\n") == 1
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -106,6 +106,30 @@ def test_truncated_tensors_are_named(tmp_path, cut):
         files.read_tensors(tmp_path / "t")
 
 
+def test_a_flipped_bit_is_found_wherever_it_is(tmp_path):
+    path = tmp_path / "t"
+    files.write_tensors(path, {"w": torch.arange(5.0), "n": torch.tensor([True])}, {"classes": ["a", "b"]})
+    content = path.read_bytes()
+    for place in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="t is damaged"):
+            files.read_tensors(path)
+
+
+def test_an_interrupted_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    files.write(tmp_path / "a", b"before")
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(tmp_path / "a", b"after")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"before"}
+
+
 def test_tensors_from_elsewhere_are_named(tmp_path):
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "t").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cifar2 import models, params, schedule, training
+from cifar2.checkpoint import Checkpoint
 from cifar2.params import Cnn, Mlp, Normalise, Train, Transfer
 from tests.conftest import ROOT, random_features, random_split
 
@@ -372,3 +373,50 @@ def test_curves_are_written_with_their_configuration(tmp_path, train):
     assert [row["configuration"] for row in rows] == ["fine"] * 3
     assert float(rows[1]["train_loss"]) == curve[1].train_loss
     assert rows[0]["val_loss"] == ""
+
+
+RESUMED = {
+    "by hand": (CONFIGURATION, {}),
+    "by autograd": (CONFIGURATION, {"gradients": "autograd"}),
+    "without momentum": (but(momentum=0.0), {"gradients": "autograd"}),
+    "everything random": (but(dropout=0.3, nesterov=True, schedule="one_cycle", **AUGMENTATION), {}),
+    "convolutions": (but(CONVOLUTIONAL, dropout=0.3, **AUGMENTATION), {}),
+    "early stopping": (but(early_stopping=2, lr=0.5, epochs=9), {}),
+}
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_from_a_checkpoint_on_a_run_has_the_bits_of_one_that_was_never_stopped(train, val, tmp_path, case):
+    configuration, changes = RESUMED[case]
+    settings = SETTINGS.model_copy(update={"epochs": 5} | changes)
+    whole, curve = fit(train, val, configuration, **{"epochs": 5} | changes)
+    for n in range(1, len(curve) + 1):
+        kept = Checkpoint(tmp_path / f"{n}.safetensors", every=1)
+
+        def run(kept=kept):
+            network = build(configuration)
+            return network, training.train(network, train, val, configuration, settings, 0, kept)
+
+        _, epochs = run()
+        assert [next(epochs) for _ in range(n)] == curve[:n]
+        epochs.close()
+        network, epochs = run()
+        torch.rand(7)
+        assert list(epochs) == curve
+        assert_equal(network, whole)
+        again, epochs = run()
+        assert list(epochs) == curve, "a run that was done gives its records again"
+        assert_equal(again, whole)
+
+
+def test_a_run_with_fewer_checkpoints_goes_on_from_the_last(train, val, tmp_path):
+    whole, curve = fit(train, val, epochs=7)
+    kept = Checkpoint(tmp_path / "x.safetensors", every=2)
+    settings = SETTINGS.model_copy(update={"epochs": 7})
+    epochs = training.train(build(), train, val, CONFIGURATION, settings, 0, kept)
+    assert [next(epochs) for _ in range(5)] == curve[:5]
+    epochs.close()
+    assert len(kept.load()[1]["curve"]) == 4
+    network = build()
+    assert list(training.train(network, train, val, CONFIGURATION, settings, 0, kept)) == curve
+    assert_equal(network, whole)

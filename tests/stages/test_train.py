@@ -188,6 +188,8 @@ def test_as_a_script_it_needs_no_dvc_and_a_fault_is_exit_code_1(project):
 def test_a_disk_that_fills_up_is_one_line_and_no_half_file(project):
     """A limit of 100 kB a file: the model does not fit."""
     limit = 100_000
+    project.params["checkpoints"]["every"] = 100
+    project.write_params()
     failed = run_script(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert failed.returncode == 1
     assert failed.stderr == "error: data/models/train/fine.safetensors cannot be written: File too large\n"

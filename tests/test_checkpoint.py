@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar2 import checkpoint
+from cifar2.checkpoint import Checkpoint
+from cifar2.errors import UserError
+
+PARAMETERS = {"lr": 0.1, "seeds": [0, 1]}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with data and code of its own."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").write_bytes(b"pictures")
+    Path("code").mkdir()
+    Path("code/a.py").write_text("x = 1")
+    monkeypatch.setattr(checkpoint, "CODE", Path("code"))
+
+
+def folder(name="fine", parameters=PARAMETERS):
+    return checkpoint.folder(name, parameters, [Path("data")])
+
+
+def test_the_folder_is_named_after_the_configuration_and_all_that_its_runs_depend_on(here):
+    assert folder().parent == Path(".checkpoints/fine")
+    assert folder() == folder(parameters=dict(reversed(PARAMETERS.items())))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: Path("data").write_bytes(b"picturet"),
+        lambda: Path("code/a.py").write_text("x = 2"),
+        lambda: Path("code/b.py").write_text(""),
+    ],
+    ids=["data", "code", "a new module"],
+)
+def test_other_data_or_code_have_another_folder(here, change):
+    before = folder()
+    change()
+    assert folder() != before
+
+
+def test_other_parameters_or_another_torch_have_another_folder(here, monkeypatch):
+    assert folder(parameters=PARAMETERS | {"lr": 0.10000001}) != folder()
+    before = folder()
+    monkeypatch.setattr(torch, "__version__", "3.0")
+    assert folder() != before
+
+
+def test_what_is_loaded_is_what_was_saved_last(tmp_path):
+    kept = Checkpoint(tmp_path / "fine/seed0.safetensors", every=1)
+    assert kept.load() is None
+    for epoch in (1, 2):
+        kept.save(epoch, {"w": torch.tensor([float(epoch)])}, {"curve": [[epoch, 0.1]]})
+    tensors, about = kept.load()
+    assert tensors["w"].item() == 2
+    assert about == {"curve": [[2, 0.1]]}
+
+
+def test_one_is_written_after_so_many_epochs(tmp_path):
+    kept = Checkpoint(tmp_path / "seed0.safetensors", every=3)
+    found = []
+    for epoch in range(1, 8):
+        kept.save(epoch, {}, {"epoch": epoch})
+        found.append(kept.load() and kept.load()[1]["epoch"])
+    assert found == [None, None, 3, 3, 3, 6, 6]
+
+
+def test_a_damaged_one_is_named_and_stays(tmp_path):
+    kept = Checkpoint(tmp_path / "seed0.safetensors", every=1)
+    kept.save(1, {"w": torch.zeros(9)}, {})
+    content = bytearray(kept.path.read_bytes())
+    content[-3] ^= 1
+    kept.path.write_bytes(content)
+    with pytest.raises(UserError, match=r"seed0.safetensors is damaged .*delete it"):
+        kept.load()
+    assert kept.path.read_bytes() == content
+
+
+def test_those_of_a_configuration_are_forgotten_whatever_they_depended_on(here):
+    for parameters in (PARAMETERS, {}):
+        Checkpoint(folder(parameters=parameters) / "seed0.safetensors", 1).save(1, {}, {})
+    Checkpoint(folder("fast") / "seed0.safetensors", 1).save(1, {}, {})
+    checkpoint.clear("fine")
+    assert not Path(".checkpoints/fine").exists()
+    assert (folder("fast") / "seed0.safetensors").exists()
+    checkpoint.clear("fine")
