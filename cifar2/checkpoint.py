@@ -4,36 +4,58 @@ They lie in a folder named after a hash of all that a run depends on: its parame
 other run have another name, and are never read.
 """
 
+import fcntl
 import hashlib
-import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic_core import to_json
 from torch import Tensor
 
 from cifar2 import files
+from cifar2.errors import UserError
 
 # Outside of what DVC knows, which deletes the outputs of a stage before it runs.
 FOLDER = Path(".checkpoints")
 CODE = Path(__file__).parent
 
 
-def folder(name: str, parameters: Mapping[str, Any], inputs: Iterable[Path]) -> Path:
-    """Where the checkpoints of ``name``'s runs belong.
+@contextmanager
+def kept(name: str, parameters: Mapping[str, Any], inputs: Iterable[Path]) -> Iterator[Path]:
+    """A folder for the checkpoints of ``name``'s runs, which goes when the block ends well: their outputs are written.
 
     Args:
         name: of the configuration, or ``final``.
-        parameters: whatever the runs depend on, as JSON can tell it.
-        inputs: the files that they learn from.
+        parameters: whatever the runs depend on: numbers, texts, lists, pydantic's models.
+        inputs: the files that they learn from, and the script that trains.
+
+    Raises:
+        UserError: another process trains ``name`` in this workspace, as one may whose ``dvc repro`` was killed alone.
     """
-    about = {"parameters": parameters, "torch": torch.__version__}
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    folder = FOLDER / name / _digest(parameters, inputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The lock of a process ends with it, however that ends (flock(2)).
+    lock = os.open(FOLDER / name, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+        shutil.rmtree(FOLDER / name)
+    except BlockingIOError:
+        raise UserError(f"another process is training {name} here; let it finish, or end it, then run again") from None
+    finally:
+        os.close(lock)
+
+
+def _digest(parameters: Mapping[str, Any], inputs: Iterable[Path]) -> str:
+    digest = hashlib.sha256(to_json({"parameters": parameters, "torch": torch.__version__}))
     for path in [*inputs, *sorted(CODE.glob("*.py"))]:
         digest.update(hashlib.sha256(files.read(path)).digest())
-    return FOLDER / name / digest.hexdigest()[:16]
+    return digest.hexdigest()[:16]
 
 
 class Checkpoint(NamedTuple):
@@ -57,8 +79,3 @@ class Checkpoint(NamedTuple):
             return None
         print(f"going on from {self.path}", flush=True)
         return files.read_tensors(self.path)
-
-
-def clear(name: str) -> None:
-    """Forget the checkpoints of ``name``: its outputs are written."""
-    shutil.rmtree(FOLDER / name, ignore_errors=True)

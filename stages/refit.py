@@ -33,14 +33,16 @@ def main() -> None:
     # Pictures that were learned from say nothing about new ones.
     val = None if refit.include_val else training.examples(val_split, card.mean, card.std, device)
     network = models.build(card.shape, refit.seed).to(device)
-    about = {"card": card, "configuration": configuration, "train": settings, "refit": refit}
+    parameters = {"card": card, "configuration": configuration, "train": settings, "refit": refit}
     inputs = [Path(__file__), folder / "train.safetensors", folder / "val.safetensors"]
-    checkpoints = checkpoint.folder("final", {key: part.model_dump(mode="json") for key, part in about.items()}, inputs)
-    kept = checkpoint.Checkpoint(checkpoints / "final.safetensors", everything.checkpoints.every)
     curve = []
-    with Progress(f"final {name}", configuration.epochs or settings.epochs) as progress:
+    with (
+        checkpoint.kept("final", parameters, inputs) as checkpoints,
+        Progress(f"final {name}", configuration.epochs or settings.epochs) as progress,
+    ):
+        saved = checkpoint.Checkpoint(checkpoints / "final.safetensors", everything.checkpoints.every)
         try:
-            for epoch in training.train(network, train, val, configuration, settings, refit.seed, kept):
+            for epoch in training.train(network, train, val, configuration, settings, refit.seed, saved):
                 curve.append(epoch)
                 progress.show(epoch)
         except training.Diverged as reason:
@@ -48,22 +50,21 @@ def main() -> None:
                 f"refit of {name} diverged at {reason}; try another refit.seed in params.yaml"
             ) from None
 
-    accuracies = {
-        "val_accuracy": training.score(network, val, card.flip_average).accuracy if val else None,
-        "train_accuracy": training.score(network, train, card.flip_average).accuracy,
-    }
-    models.save(Path("data/models/final.safetensors"), card, {"final": network}, accuracies)
-    training.write_curves(Path("metrics/refit_curve.csv"), name, [curve])
-    files.write_json(
-        Path("metrics/refit.json"),
-        {
-            "config": name,
-            **accuracies,
-            "kept_epoch": [training.kept_epoch(curve, configuration)],
-            "trained_on": ["train", "val"] if refit.include_val else ["train"],
-        },
-    )
-    checkpoint.clear("final")
+        accuracies = {
+            "val_accuracy": training.score(network, val, card.flip_average).accuracy if val else None,
+            "train_accuracy": training.score(network, train, card.flip_average).accuracy,
+        }
+        models.save(Path("data/models/final.safetensors"), card, {"final": network}, accuracies)
+        training.write_curves(Path("metrics/refit_curve.csv"), name, [curve])
+        files.write_json(
+            Path("metrics/refit.json"),
+            {
+                "config": name,
+                **accuracies,
+                "kept_epoch": [training.kept_epoch(curve, configuration)],
+                "trained_on": ["train", "val"] if refit.include_val else ["train"],
+            },
+        )
 
 
 if __name__ == "__main__":

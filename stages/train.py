@@ -25,19 +25,21 @@ def main() -> None:
     if card.convolves:
         hardware.fix_convolutions(settings.threads)
     train, val = (training.examples(part, card.mean, card.std, device) for part in (split, val_split))
-    about = {"card": card, "configuration": configuration, "train": settings}
+    parameters = {"card": card, "configuration": configuration, "train": settings}
     inputs = [Path(__file__), folder / "train.safetensors", folder / "val.safetensors"]
-    checkpoints = checkpoint.folder(name, {key: part.model_dump(mode="json") for key, part in about.items()}, inputs)
     diverged = None
     networks = {}
     curves: list[list[training.Epoch]] = []
-    with Progress(name, len(settings.seeds) * (configuration.epochs or settings.epochs)) as progress:
+    with (
+        checkpoint.kept(name, parameters, inputs) as checkpoints,
+        Progress(name, len(settings.seeds) * (configuration.epochs or settings.epochs)) as progress,
+    ):
         try:
             for seed in settings.seeds:
                 network = models.build(card.shape, seed).to(device)
                 curves.append([])
-                kept = checkpoint.Checkpoint(checkpoints / f"seed{seed}.safetensors", everything.checkpoints.every)
-                for epoch in training.train(network, train, val, configuration, settings, seed, kept):
+                saved = checkpoint.Checkpoint(checkpoints / f"seed{seed}.safetensors", everything.checkpoints.every)
+                for epoch in training.train(network, train, val, configuration, settings, seed, saved):
                     curves[-1].append(epoch)
                     progress.show(epoch)
                 networks[f"seed{seed}"] = network
@@ -45,23 +47,22 @@ def main() -> None:
             diverged = str(reason)
             print(f"{name} diverged at {reason}")
 
-    if diverged is None:
-        summary = training.summarise(curves, list(networks.values()), train, val, configuration)
-    else:
-        summary = dict.fromkeys(training.SUMMARY)  # no number instead of a NaN
-    accuracies = {key: summary[key] for key in models.ACCURACIES}
-    models.save(root / f"data/models/train/{name}.safetensors", card, networks, accuracies)
-    training.write_curves(root / f"metrics/curves/{name}.csv", name, curves)
-    files.write_json(
-        root / f"metrics/train/{name}.json",
-        {
-            **summary,
-            "n_seeds": len(settings.seeds),
-            "n_parameters": models.n_parameters(network),
-            "diverged": diverged,
-        },
-    )
-    checkpoint.clear(name)
+        if diverged is None:
+            summary = training.summarise(curves, list(networks.values()), train, val, configuration)
+        else:
+            summary = dict.fromkeys(training.SUMMARY)  # no number instead of a NaN
+        accuracies = {key: summary[key] for key in models.ACCURACIES}
+        models.save(root / f"data/models/train/{name}.safetensors", card, networks, accuracies)
+        training.write_curves(root / f"metrics/curves/{name}.csv", name, curves)
+        files.write_json(
+            root / f"metrics/train/{name}.json",
+            {
+                **summary,
+                "n_seeds": len(settings.seeds),
+                "n_parameters": models.n_parameters(network),
+                "diverged": diverged,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,18 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "CODE", Path("code"))
 
 
-def folder(name="fine", parameters=PARAMETERS):
-    return checkpoint.folder(name, parameters, [Path("data")])
+def kept(name="fine", parameters=PARAMETERS):
+    return checkpoint.kept(name, parameters, [Path("data")])
+
+
+def folder(**arguments):
+    with kept(**arguments) as found:
+        return found
 
 
 def test_the_folder_is_named_after_the_configuration_and_all_that_its_runs_depend_on(here):
     assert folder().parent == Path(".checkpoints/fine")
-    assert folder() == folder(parameters=dict(reversed(PARAMETERS.items())))
+    assert folder() == folder(parameters=dict(PARAMETERS))
 
 
 @pytest.mark.parametrize(
@@ -81,11 +87,35 @@ def test_a_damaged_one_is_named_and_stays(tmp_path):
     assert kept.path.read_bytes() == content
 
 
-def test_those_of_a_configuration_are_forgotten_whatever_they_depended_on(here):
-    for parameters in (PARAMETERS, {}):
-        Checkpoint(folder(parameters=parameters) / "seed0.safetensors", 1).save(1, {}, {})
-    Checkpoint(folder("fast") / "seed0.safetensors", 1).save(1, {}, {})
-    checkpoint.clear("fine")
+def leave(parameters=PARAMETERS):
+    """What a run of ``fine`` leaves that is stopped after its first epoch."""
+    with suppress(KeyboardInterrupt), kept(parameters=parameters) as found:
+        Checkpoint(found / "seed0.safetensors", 1).save(1, {}, {})
+        raise KeyboardInterrupt
+    return found / "seed0.safetensors"
+
+
+def test_they_stay_when_a_run_is_stopped_and_go_when_it_ends_whatever_they_depended_on(here):
+    others, own = leave(parameters={}), leave()
+    with kept("fast"), kept() as found:
+        assert own == found / "seed0.safetensors"
+        assert own.exists()
+        assert others.exists()
     assert not Path(".checkpoints/fine").exists()
-    assert (folder("fast") / "seed0.safetensors").exists()
-    checkpoint.clear("fine")
+
+
+def test_those_of_another_configuration_stay(here):
+    own = leave()
+    with kept("fast"):
+        pass
+    assert own.exists()
+
+
+def test_two_processes_do_not_train_the_same_configuration_at_once(here):
+    with kept():
+        with pytest.raises(UserError, match=r"^another process is training fine here; let it finish"), kept():
+            pass
+        with kept("fast"):
+            pass
+    with kept():
+        pass

@@ -1,0 +1,176 @@
+"""Training that was killed goes on under DVC to the bits of training that never was: minutes, hence slow."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Project
+from tests.test_pipeline import edit, run
+
+pytestmark = pytest.mark.slow
+
+# Together everything that is random or remembered: augmentation, dropout, momentum, the best epoch's weights, by hand
+# and by autograd, and the final model; each killed so many times.
+KILLS = {"train@augmented": 8, "train@convolutional": 6, "refit": 6}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """The project's own pipeline on few pictures, with networks that are longer in writing than in training."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    project = Project(folder)
+    project.params["train"] |= {"hidden": [512, 128, 32], "epochs": 12}
+    project.params["configs"]["augmented"] |= {"early_stopping": 30}
+    project.params["configs"]["convolutional"] |= {"channels": [24, 48, 96, 192]}
+    project.write_params()
+    for name in ("cifar2", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "data/verified.json").write_text("{}")
+    (folder / "data/models").mkdir()
+    selected = {"name": "augmented", "configuration": project.params["configs"]["augmented"]}
+    (folder / "data/models/selected.json").write_text(json.dumps(selected))
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "--quiet", "-m", "clone")
+    return folder
+
+
+@pytest.fixture
+def here(pipeline, tmp_path):
+    return Path(shutil.copytree(pipeline, tmp_path / "here"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pipeline, tmp_path_factory):
+    """What each stage leads to by itself."""
+    found = {}
+    for stage in KILLS:
+        folder = Path(shutil.copytree(pipeline, tmp_path_factory.mktemp("whole") / "here"))
+        assert start(folder, "dvc", "repro", "--single-item", stage).wait() == 0
+        found[stage] = results(folder)
+    return found
+
+
+def start(folder, *command):
+    """A command in a process group of its own, as a shell would start it."""
+    variables = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+    }
+    with (folder / "log").open("ab") as said:
+        return subprocess.Popen(
+            command, cwd=folder, env=os.environ | variables, stdout=said, stderr=said, start_new_session=True
+        )
+
+
+def log(folder):
+    return (folder / "log").read_text() if (folder / "log").exists() else ""
+
+
+def results(folder):
+    """What training writes, and what DVC noted of it."""
+    files = [folder / "dvc.lock", *(path for kind in ("data/models", "metrics") for path in (folder / kind).rglob("*"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
+
+
+def past(moment):
+    return time.monotonic() > moment
+
+
+def says(folder, what, since=0):
+    return what in log(folder)[since:]
+
+
+def in_the_middle_of_a_checkpoint(folder):
+    return any(name.endswith(".partial") for _, _, names in os.walk(folder / ".checkpoints") for name in names)
+
+
+def wait_until(process, happened):
+    while process.poll() is None and not happened():
+        time.sleep(0.001)
+
+
+def kill_when(process, happened):
+    """Kill the whole group as soon as it is time; False if it had ended by then."""
+    wait_until(process, happened)
+    if process.poll() is not None:
+        return False
+    os.killpg(process.pid, signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("stage", KILLS)
+def test_killed_at_random_moments_it_ends_with_the_same_bits(here, uninterrupted, stage):
+    chance = random.Random(stage)
+    killed = 0
+    while killed < KILLS[stage]:
+        said = len(log(here))
+        process = start(here, "dvc", "repro", "--force", "--single-item", stage)
+        moment = (
+            partial(past, time.monotonic() + chance.uniform(0, 10)),
+            partial(says, here, f"epoch {chance.randint(1, 12)}:", said),
+            partial(in_the_middle_of_a_checkpoint, here),
+        )[killed % 3]
+        killed += kill_when(process, moment)
+    assert "going on from" in log(here)
+    assert start(here, "dvc", "repro", "--single-item", stage).wait() == 0
+    assert results(here) == uninterrupted[stage]
+    assert not list((here / ".checkpoints").iterdir())
+
+
+def test_a_run_with_another_learning_rate_begins_anew(here):
+    process = start(here, "dvc", "repro", "--single-item", "train@augmented")
+    assert kill_when(process, partial(says, here, "epoch 3:"))
+    edit(here, lambda document: document["configs"]["augmented"].update(lr=0.04))
+    assert start(here, "dvc", "repro", "--single-item", "train@augmented").wait() == 0
+    assert "going on from" not in log(here)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_with_one_line_and_keeps_the_checkpoint(here, uninterrupted, number):
+    process = start(here, sys.executable, "stages/train.py", "augmented")
+    wait_until(process, partial(says, here, "epoch 3:"))
+    process.send_signal(number)
+    assert process.wait() == 128 + number
+    assert log(here).splitlines()[-1].startswith(f"stopped by {number.name};")
+    assert "Traceback" not in log(here)
+    assert not in_the_middle_of_a_checkpoint(here)
+    assert not (here / "data/models/train").exists()
+    assert start(here, "dvc", "repro", "--single-item", "train@augmented").wait() == 0
+    assert "going on from" in log(here)
+    assert results(here) == uninterrupted["train@augmented"]
+
+
+def test_ctrl_c_stops_dvc_and_what_it_runs(here):
+    process = start(here, "dvc", "repro", "--single-item", "train@augmented")
+    wait_until(process, partial(says, here, "epoch 3:"))
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait() != 0
+    assert "stopped by SIGINT" in log(here)
+    assert "Traceback" not in log(here)
+
+
+def test_a_second_run_leaves_alone_what_a_first_is_still_training(here, uninterrupted):
+    """As after `dvc repro` alone was killed, and not what it runs."""
+    orphan = start(here, sys.executable, "stages/train.py", "augmented")
+    wait_until(orphan, partial(says, here, "epoch 3:"))
+    orphan.send_signal(signal.SIGSTOP)
+    assert start(here, sys.executable, "stages/train.py", "augmented").wait() == 1
+    assert log(here).count("error: another process is training augmented here;") == 1
+    orphan.send_signal(signal.SIGCONT)
+    assert orphan.wait() == 0
+    assert start(here, "dvc", "repro", "--single-item", "train@augmented").wait() == 0
+    assert results(here) == uninterrupted["train@augmented"]
