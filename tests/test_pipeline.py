@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
 
 from tests.conftest import ROOT
+from tests.test_dvc import imported_modules
 
 pytestmark = pytest.mark.slow
 
@@ -145,6 +148,48 @@ def test_changing_what_makes_features_trains_what_learns_from_them_alone(clone):
     changed = changed_stages(clone)
     assert "train@linear" in changed
     assert not changed & {f"train@{name}" for name in NAMES if name != "linear"}
+
+
+def test_a_change_in_any_file_of_code_makes_stale_exactly_the_stages_that_use_it(clone, monkeypatch):
+    monkeypatch.chdir(clone)
+    stages = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
+    uses = {name: used(stage["cmd"].split()[1]) for name, stage in stages.items()}
+    for path in sorted([*(clone / "cifar2").glob("*.*"), *(clone / "stages").glob("*.py")]):
+        before = path.read_text()
+        path.write_text(f"{before}\n# changed")
+        with Repo() as repo:  # as `dvc status`, which starts for seconds
+            stale = set(repo.status(targets=["dvc.yaml"]))
+        path.write_text(before)
+        assert stale == {name for name, files in uses.items() if str(path.relative_to(clone)) in files}, path
+
+
+def used(script: str) -> set[str]:
+    """The script, the modules that it imports, directly or not, and the page that one of them fills in."""
+    modules = {script} | imported_modules(ROOT / script)
+    return modules | ({"cifar2/report.html"} if "cifar2/report.py" in modules else set())
+
+
+@pytest.mark.parametrize(
+    ("path", "stages"),
+    [("cifar2/gradcheck.py", ["verify"]), ("cifar2/selection.py", ["select_model"]), ("cifar2/export.py", ["export"])],
+)
+def test_what_is_stale_runs_again_and_nothing_else(clone, path, stages):
+    with (clone / path).open("a") as file:
+        file.write("# changed")
+    printed = run(clone, "dvc", "repro").stdout
+    assert re.findall(r"Running stage '(.*)'", printed) == stages
+
+
+def test_a_new_clone_that_pulls_has_every_result_and_nothing_to_do(clone, tmp_path):
+    run(clone, "dvc", "remote", "add", "--local", "--default", "team", str(tmp_path / "team"))
+    run(clone, "dvc", "push", "dvc.yaml")
+    run(tmp_path, "git", "clone", "--quiet", str(clone), "new")
+    new = tmp_path / "new"
+    run(new, "dvc", "remote", "add", "--local", "--default", "team", str(tmp_path / "team"))
+    run(new, "dvc", "pull", "dvc.yaml")
+    assert not changed_stages(new)
+    assert "Running" not in run(new, "dvc", "repro").stdout
+    assert (new / "metrics/report.html").read_bytes() == (clone / "metrics/report.html").read_bytes()
 
 
 def test_changing_what_is_beyond_changes_nothing_here(clone):
