@@ -41,8 +41,10 @@ def test_one_seed_has_no_spread_and_an_interval_over_the_pictures():
 
 
 def test_an_interval_over_seeds_ends_at_1():
-    low, high = evaluation.accuracy_over_seeds(torch.tensor([[True] * 7 + [False]] * 2))["ci95"]
+    found = evaluation.accuracy_over_seeds(torch.tensor([[True] * 7 + [False]] * 2))
+    low, high = found["ci95"]
     assert low < 7 / 8 < high == 1
+    assert found["std"] == 0
 
 
 def test_two_classes_counted_by_hand():
@@ -53,9 +55,12 @@ def test_two_classes_counted_by_hand():
     assert metrics["per_class"][1] == {"class": "bird", "precision": 0.75, "recall": 0.75, "f1": 0.75}
     # 14 of the 16 pairs of an airplane and a bird are in the right order.
     assert metrics["roc_auc"] == 14 / 16
+    # Fewer answers than bins: how far the confidence of each is from 1, or of a wrong one from 0.
+    assert metrics["calibration_error"] == pytest.approx((0.1 + 0.2 + 0.7 + 0.1 + 0.2 + 0.6 + 0.4 + 0.3) / 8)
 
 
-def test_a_class_that_is_never_predicted_has_precision_zero():
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_is_never_predicted_has_precision_zero_without_a_warning():
     metrics = evaluation.classification_metrics(torch.tensor([[0.9, 0.1]] * 8).double(), LABELS, ("airplane", "bird"))
     assert metrics["per_class"][1] == {"class": "bird", "precision": 0, "recall": 0, "f1": 0}
     assert metrics["confusion_matrix"] == [[4, 0], [4, 0]]
@@ -74,8 +79,9 @@ def test_the_most_confident_mistakes_come_first():
 
 
 def test_mistakes_that_are_equally_confident_keep_their_order():
-    p = torch.tensor([[0.6, 0.4], [0.2, 0.8], [0.4, 0.6]])
-    assert evaluation.mistakes(p, torch.tensor([1, 0, 0])).tolist() == [1, 0, 2]
+    p = torch.tensor([[0.6, 0.4], [0.2, 0.8], [0.4, 0.6]]).repeat(20, 1)
+    found = evaluation.mistakes(p, torch.tensor([1, 0, 0]).repeat(20)).tolist()
+    assert found == [i for i in range(60) if i % 3 == 1] + [i for i in range(60) if i % 3 != 1]
 
 
 def test_without_mistakes_there_are_none():
@@ -126,6 +132,11 @@ def test_the_bins_hold_equally_many_answers_but_one_in_the_order_of_confidence(n
     assert max(b.n for b in bins) - min(b.n for b in bins) == min(1, n % 10)
     assert [b.confidence for b in bins] == sorted(b.confidence for b in bins)
     assert sum(b.n * b.confidence for b in bins) == pytest.approx(p.sum().item())
+
+
+def test_answers_that_are_equally_confident_keep_their_order():
+    bins = evaluation.calibration(*answers(0.9, 40, 20), n_bins=2)
+    assert [b.accuracy for b in bins] == [1, 0]
 
 
 def test_answers_that_are_right_as_often_as_they_claim_have_no_error():

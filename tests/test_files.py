@@ -29,6 +29,11 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path):
         files.write(tmp_path / "folder" / "a.json", b"")
 
 
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        files.read(tmp_path)
+
+
 def test_a_write_replaces_a_link_and_not_what_it_points_to(tmp_path):
     (tmp_path / "cached").write_bytes(b"cached")
     (tmp_path / "out").hardlink_to(tmp_path / "cached")

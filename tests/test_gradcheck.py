@@ -28,6 +28,65 @@ def test_the_cases_cover_both_losses_every_activation_and_single_outputs():
     assert len(set(CASES)) == len(CASES)
 
 
+def test_a_network_is_checked_with_each_loss_and_with_a_single_output():
+    assert gradcheck.cases([2], [4], ["relu"], [7]) == [
+        Case((5, 4, 3), "relu", "relu", "squared_error", 7),
+        Case((5, 4, 1), "relu", "identity", "squared_error", 7),
+        Case((5, 4, 3), "relu", "identity", "cross_entropy", 7),
+    ]
+
+
+def test_a_case_is_named_by_all_that_it_is():
+    assert str(DEEP) == "5-4-4-3 tanh, identity output, cross_entropy, batch 6"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The network, the inputs and the targets that ``check`` draws for a case."""
+
+    def draw(*case):
+        found = []
+        for method in ("by_autograd", "by_finite_differences"):
+            monkeypatch.setattr(gradcheck, method, lambda *a: found.append(a) or gradcheck.by_backpropagation(*a))
+        check(Case(*case), seed=3)
+        model, x, y_true, loss = found[0]
+        assert loss == case[3]
+        return model, x, y_true
+
+    return draw
+
+
+def test_a_case_is_checked_on_the_network_and_the_batch_that_it_names(drawn):
+    model, x, y_true = drawn((5, 4, 3), "relu", "sigmoid", "squared_error", 7)
+    assert [p.shape for p in model.parameters()] == [(4, 5), (4,), (3, 4), (3,)]
+    assert (model.f[1], model.f[2]) == (torch.relu, torch.sigmoid)
+    assert (x.shape, y_true.shape) == ((7, 5), (7, 3))
+    assert {p.dtype for p in model.parameters()} | {x.dtype, y_true.dtype} == {torch.float64}
+
+
+def test_a_single_output_is_checked_with_1d_targets(drawn):
+    assert drawn((5, 4, 1), "tanh", "identity", "squared_error", 7)[2].shape == (7,)
+
+
+def test_cross_entropy_is_checked_with_labels_of_every_class(drawn):
+    labels = drawn((5, 4, 3), "tanh", "identity", "cross_entropy", 50)[2]
+    assert labels.shape == (50,)
+    assert labels.unique().tolist() == [0, 1, 2]
+
+
+def test_the_weights_keep_what_units_add_up_near_1(drawn):
+    model, _, _ = drawn((400, 200, 3), "tanh", "identity", "cross_entropy", 7)
+    assert [model.w(l).std().item() for l in (1, 2)] == pytest.approx([400**-0.5, 200**-0.5], rel=0.1)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_seed_decides_what_a_case_is_checked_on(loss):
+    case = DEEP._replace(loss=loss)
+    first = check(case, seed=3)
+    assert check(case, seed=3) == first
+    assert check(case, seed=4) != first
+
+
 def wrong_sign(model, y_true, y_pred, loss="squared_error"):
     backpropagation(model, y_true, y_pred, loss)
     model.dL_db[1] = -model.dL_db[1]
@@ -81,6 +140,13 @@ def test_a_wrong_backpropagation_is_caught_along_random_directions(monkeypatch, 
     assert errors.finite_difference > 10 * DIFFERENCE
 
 
+def test_the_seed_decides_the_directions():
+    model = MyNet((4, 3, 2)).double()
+    x, y_true = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    first, same, other = (check_directions(model, x, y_true, "squared_error", 3, seed) for seed in (0, 0, 1))
+    assert first == same != other
+
+
 @pytest.mark.parametrize("layer", [1, 2, 3])
 @pytest.mark.parametrize("gradient", ["dL_dw", "dL_db"])
 def test_a_fault_in_one_layer_shows_in_the_errors_of_that_layer(monkeypatch, layer, gradient):
@@ -98,7 +164,7 @@ def test_a_fault_in_one_layer_shows_in_the_errors_of_that_layer(monkeypatch, lay
 
 def test_the_worst_is_the_largest_of_each_kind_and_keeps_what_is_no_number():
     nan = float("nan")
-    assert worst([Errors(1.0, 2.0), Errors(3.0, 0.0)]) == Errors(3.0, 2.0)
+    assert worst([Errors(0.1, 0.2), Errors(0.3, 0.0)]) == Errors(0.3, 0.2)
     for errors in ([Errors(nan, 1.0), Errors(5.0, 2.0)], [Errors(5.0, 2.0), Errors(nan, 1.0)]):
         assert math.isnan(worst(errors).autograd)
         assert worst(errors).finite_difference == 2
@@ -141,3 +207,8 @@ def test_the_relative_error_is_relative_to_the_largest_entry():
     assert (
         relative_error([torch.tensor([1.0]), torch.tensor([4.0])], [torch.tensor([2.0]), torch.tensor([4.0])]) == 0.25
     )
+
+
+def test_a_gradient_too_few_is_an_error():
+    with pytest.raises(ValueError, match="longer"):
+        relative_error([torch.zeros(2)], [torch.zeros(2), torch.zeros(2)])

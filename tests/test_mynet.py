@@ -178,6 +178,10 @@ def test_any_distribution_over_the_classes_is_a_target():
     torch.testing.assert_close(LOSSES["cross_entropy"].gradient(targets, logits.detach()), gradient)
 
 
+def test_a_class_without_an_example_gets_its_share_of_smoothed_labels_too():
+    assert smoothed(torch.tensor([0, 0]), 4, 0.5, torch.float64).tolist() == [[0.625, 0.125, 0.125, 0.125]] * 2
+
+
 @pytest.mark.parametrize("shape", [(7, 2), (6, 3), (7, 3, 1)])
 def test_distributions_that_do_not_fit_are_an_error(model, shape):
     with pytest.raises(ValueError, match="y_true has shape"):

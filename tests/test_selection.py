@@ -68,10 +68,31 @@ def test_a_low_loss_without_a_tied_accuracy_sets_no_standard():
     assert names(ranked) == ["tied", "best", "lost"]
 
 
+def test_the_others_follow_by_how_far_they_came():
+    ranked = rank(
+        {
+            "lost more": metrics(0.70, val_loss=0.1),
+            "lost": metrics(0.80, val_loss=0.2),
+            "higher loss": metrics(0.85, val_loss=0.7),
+            "high loss": metrics(0.845, val_loss=0.6),
+            "wide": metrics(0.845, val_loss=0.3, gap=0.9),
+            "narrow": metrics(0.845, val_loss=0.3, gap=0.8),
+        }
+    )
+    assert names(ranked) == ["narrow", "wide", "high loss", "higher loss", "lost", "lost more"]
+
+
+def test_without_a_standard_error_only_equals_are_tied():
+    certain = {"accuracy_se": 0.0, "loss_se": 0.0}
+    ranked = rank({"best": metrics(1.0, **certain), "equal": metrics(1.0, **certain), "less": metrics(0.99, **certain)})
+    assert [(row.tied, row.tied_on_loss) for row in ranked] == [(True, True), (True, True), (False, False)]
+
+
 def test_a_diverged_configuration_is_left_out():
     assert names(rank({"nan": DIVERGED, "fine": metrics(0.5)})) == ["fine"]
 
 
 def test_with_nothing_left_the_reasons_are_told():
-    with pytest.raises(UserError, match="nothing to select from: nan diverged at seed 0, epoch 1, step 2"):
-        rank({"nan": DIVERGED})
+    message = "nothing to select from: nan diverged at seed 0, epoch 1, step 2: the loss is nan; inf diverged at end$"
+    with pytest.raises(UserError, match=message):
+        rank({"nan": DIVERGED, "inf": DIVERGED | {"diverged": "end"}})

@@ -22,6 +22,7 @@ HYPERPARAMETERS = [
     {"momentum": 0.9},
     {"momentum": 0.9, "weight_decay": 0.01},
     {"momentum": 0.9, "weight_decay": 0.01, "nesterov": True},
+    {"momentum": 1.0, "weight_decay": 1.0},
 ]
 
 
@@ -51,6 +52,23 @@ def test_a_parameter_whose_gradient_comes_later_starts_its_own_velocity_then():
                 params[1].grad = None
             optimizer.step()
     assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+
+
+def test_without_any_gradient_nothing_moves_and_nothing_is_kept():
+    params = parameters()
+    before = [p.clone() for p in params]
+    optimizer = SGD(params, lr=0.1, momentum=0.9, weight_decay=0.1)
+    assert optimizer.step() is None
+    assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+    assert not optimizer.state
+
+
+def test_without_momentum_no_velocity_is_kept():
+    params = parameters()
+    optimizer = SGD(params, lr=0.1)
+    set_gradients(params, 0)
+    optimizer.step()
+    assert not optimizer.state
 
 
 def test_groups_have_their_own_hyperparameters():
@@ -133,8 +151,16 @@ def test_a_closure_is_called_with_gradients_on_and_its_loss_returned():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"lr": -1.0}, {"momentum": -0.1}, {"weight_decay": -1e-9}, {"lr": float("nan")}, {"nesterov": True}]
+    "bad",
+    [
+        {"lr": -1.0},
+        {"momentum": -0.1},
+        {"weight_decay": -1e-9},
+        {"lr": float("nan")},
+        {"lr": float("inf")},
+        {"nesterov": True},
+    ],
 )
-def test_a_bad_hyperparameter_is_an_error(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
+def test_a_bad_hyperparameter_is_an_error_that_names_it(bad):
+    with pytest.raises(ValueError, match=rf"^{next(iter(bad))} "):
         SGD(parameters(), **({"lr": 0.1} | bad))

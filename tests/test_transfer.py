@@ -100,6 +100,12 @@ def test_switching_to_training_and_back_leaves_frozen_parts_in_evaluation(small_
     assert not any(module.training for module in model.modules())
 
 
+def test_a_backbone_without_a_classifier_is_refused(monkeypatch):
+    monkeypatch.setattr(transfer, "_network", lambda *_: nn.Conv2d(3, 4, 1))
+    with pytest.raises(UserError, match="this backbone has no linear classifier to replace"):
+        network(0)
+
+
 @pytest.mark.parametrize("backbone", ["small", LITE0])
 def test_what_a_frozen_backbone_makes_of_pictures_is_the_same_in_training_and_in_evaluation(request, backbone):
     if backbone == "small":
