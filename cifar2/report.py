@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,8 +57,8 @@ def render(facts: Mapping[str, Any], charts: Mapping[str, alt.Chart | alt.LayerC
 def reason(ranked: Sequence[Mapping[str, Any]]) -> str:
     """Why the first row of ``metrics/ranking.csv`` won, in a sentence (see ``selection``)."""
     winner = ranked[0]["name"]
-    tied = [row["name"] for row in ranked if row["tied"] == "True"]
-    tied_on_loss = [row["name"] for row in ranked if row["tied_on_loss"] == "True"]
+    tied = [row["name"] for row in ranked if row["tied"]]
+    tied_on_loss = [row["name"] for row in ranked if row["tied_on_loss"]]
     if len(tied) == 1:
         return f"By it, {winner} has the best validation accuracy, and no other is within one standard error of it."
     told = f"Within one standard error of the best validation accuracy are {_listed(tied)}"
@@ -93,13 +93,6 @@ def steps(families: Mapping[str, Mapping[str, Any]]) -> list[Step]:
     # The upper end may be cut off, at 1.
     errors = {family: (s["seeds_mean"] - s["seeds_ci95"][0]) / 1.96 for family, s in scores.items()}
     return [Step(a, b, means[b] - means[a], math.hypot(errors[a], errors[b])) for a, b in pairwise(families)]
-
-
-def numbers(rows: Sequence[Mapping[str, str]], text: Collection[str]) -> list[dict[str, Any]]:
-    """Rows of a CSV file with numbers in all columns but those of ``text``; an empty field is None."""
-    return [
-        {key: value if key in text else float(value) if value else None for key, value in row.items()} for row in rows
-    ]
 
 
 def mistakes(evaluated: Mapping[str, Tensor], classes: Sequence[str]) -> list[dict[str, Any]]:

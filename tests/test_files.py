@@ -23,10 +23,12 @@ def test_a_write_that_fails_leaves_what_was_there_and_no_half_file(tmp_path, mon
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_a_file_is_one_line(tmp_path):
+@pytest.mark.parametrize("name", ["folder/a.json", "folder/below/a.json"])
+def test_a_folder_that_is_a_file_is_named(tmp_path, name):
     (tmp_path / "folder").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
-        files.write(tmp_path / "folder" / "a.json", b"")
+    with pytest.raises(UserError, match=r"a\.json cannot be written: \S+/folder is not a folder"):
+        files.write(tmp_path / name, b"")
+    assert (tmp_path / "folder").read_text() == ""
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
@@ -71,13 +73,74 @@ def test_csv_has_a_header_and_empty_fields_for_none(tmp_path):
 
 def test_csv_comes_back_by_its_columns(tmp_path):
     files.write_csv(tmp_path / "a.csv", ("x", "y"), [(1, "a,b"), (2, None)])
-    assert files.read_csv(tmp_path / "a.csv") == [{"x": "1", "y": "a,b"}, {"x": "2", "y": ""}]
+    assert files.read_csv(tmp_path / "a.csv", "y") == [{"x": 1, "y": "a,b"}, {"x": 2, "y": ""}]
+
+
+def test_all_columns_of_a_csv_are_numbers_but_those_that_are_named(tmp_path):
+    files.write_csv(tmp_path / "a.csv", ("name", "x", "y", "z"), [("inf", None, True, 0.1)])
+    assert files.read_csv(tmp_path / "a.csv", ("name",)) == [{"name": "inf", "x": None, "y": True, "z": 0.1}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"x,y\n1,a\n2",
+        b"x,y\n1,a\n2,",
+        b"x,y\n1\n",
+        b"x,y\n1,a,3\n",
+        b"x,y\n0.4&,a\n",
+        b"x,y\n1,\xb5\n",
+        b'x,y\n1,"a\n',
+    ],
+)
+def test_damaged_csv_is_named(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"^\S+/a\.csv is damaged \(.+\); delete it") as fault:
+        files.read_csv(tmp_path / "a.csv", "y")
+    assert "\n" not in str(fault.value)
+
+
+def test_a_name_that_is_not_there_is_named_with_its_file_when_it_is_looked_up(tmp_path):
+    files.write_csv(tmp_path / "a.csv", ("x",), [(1,)])
+    files.write_json(tmp_path / "a.json", {"a": [{"b": 1}]})
+    with pytest.raises(UserError, match=r"a\.csv is damaged \(it has no y\)"):
+        files.read_csv(tmp_path / "a.csv", ())[0]["y"]
+    with pytest.raises(UserError, match=r"a\.json is damaged \(it has no c\)"):
+        files.read_json(tmp_path / "a.json", ())["a"][0]["c"]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv"])
+def test_with_any_bit_flipped_text_is_read_or_named(tmp_path, name):
+    """It has no digest: a flip may make another number of a number."""
+    path = tmp_path / name
+    files.write_json(tmp_path / "a.json", {"b": [0.125, None, True], "c": {"d": "e"}})
+    files.write_csv(tmp_path / "a.csv", ("x", "y"), [(0.125, "e"), (-1, None)])
+    content, named = path.read_bytes(), []
+    for place in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            files.read_csv(path, "y") if name.endswith("csv") else files.read_json(path, ())
+        except UserError as fault:
+            named.append(str(fault))
+    assert all(line.startswith(f"{path} is damaged") for line in named)
+    assert len(named) > 4 * len(content)
 
 
 def test_joined_csv_has_one_header(tmp_path):
     for name in "ab":
         files.write_csv(tmp_path / name, ("x",), [(name,)])
-    assert files.join_csv([tmp_path / "a", tmp_path / "b"]) == b"x\na\nb\n"
+    assert files.join_csv([tmp_path / "a", tmp_path / "b"], "x") == b"x\na\nb\n"
+
+
+@pytest.mark.parametrize("content", [b"x\n1", b"x\nb\n", b"y\n1\n", b"x\n\xb5\n"])
+def test_damaged_csv_is_not_joined(tmp_path, content):
+    files.write_csv(tmp_path / "a", ("x",), [(1,)])
+    (tmp_path / "b").write_bytes(content)
+    with pytest.raises(UserError, match=r"b is damaged"):
+        files.join_csv([tmp_path / "a", tmp_path / "b"], ())
 
 
 def test_tensors_come_back_with_what_is_said_about_them(tmp_path):

@@ -21,7 +21,7 @@ CHART = {"classes": charts.class_balance({"train": {"airplane": 4, "bird": 3}})}
 
 def row(name, tied=False, tied_on_loss=False):
     """Of ``metrics/ranking.csv``."""
-    return {"name": name, "tied": str(tied), "tied_on_loss": str(tied_on_loss)}
+    return {"name": name, "tied": tied, "tied_on_loss": tied_on_loss}
 
 
 def test_a_winner_by_accuracy_is_told_as_one():
@@ -178,8 +178,3 @@ def test_a_step_up_to_the_end_of_the_scale_has_the_error_of_its_lower_side():
     (step,) = report.steps({"cnn": family(0.985, 1.96 * 0.003), "transfer": cut_off})
     assert step.error == pytest.approx(math.hypot(0.003, 0.006))
     assert not step.is_signal
-
-
-def test_all_columns_of_a_table_are_numbers_but_those_that_are_named():
-    rows = [{"name": "inf", "rank": "1", "val_loss": ""}]
-    assert report.numbers(rows, ("name",)) == [{"name": "inf", "rank": 1.0, "val_loss": None}]

@@ -83,7 +83,9 @@ def test_near_duplicates_are_named_by_their_official_place_not_by_that_in_the_sp
     run_stage("evaluate.py", "mlp")
     assert metrics("mlp")["subsets"][1]["n"] == SIZES["test"]
     lines = NEAR_DUPLICATES.splitlines()
-    Path("data/prepared/near_duplicates.csv").write_text("\n".join([lines[0], "103,10,False,0.9", "129,3,True,0.8"]))
+    Path("data/prepared/near_duplicates.csv").write_text(
+        "\n".join([lines[0], "103,10,False,0.9", "129,3,True,0.8", ""])
+    )
     run_stage("evaluate.py", "mlp")
     assert metrics("mlp")["subsets"][1]["n"] == SIZES["test"] - 2
 
