@@ -6,7 +6,6 @@ import io
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -91,7 +90,7 @@ def read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
             it that is not there.
     """
     try:
-        document = json.loads(read(path), object_hook=partial(_Record, path))
+        document = json.loads(read(path), object_hook=lambda items: _Record(path, items))
     except ValueError as error:
         raise damaged(path, error) from error
     if not isinstance(document, dict):
