@@ -72,6 +72,26 @@ def test_a_low_loss_without_a_tied_accuracy_sets_no_standard():
     assert names(ranked) == ["tied", "best", "lost"]
 
 
+@pytest.mark.parametrize("order", [["sure", "unsure", "worse"], ["unsure", "sure", "worse"]])
+def test_of_equally_accurate_ones_the_surest_sets_the_standard(order):
+    found = {
+        "sure": metrics(0.85, accuracy_se=0.001),
+        "unsure": metrics(0.85, accuracy_se=0.1),
+        "worse": metrics(0.80, val_loss=0.1, gap=0.0),
+    }
+    assert names(rank({name: found[name] for name in order})) == order
+
+
+@pytest.mark.parametrize("order", [["sure", "unsure", "worse"], ["unsure", "sure", "worse"]])
+def test_of_equally_low_losses_the_surest_sets_the_standard(order):
+    found = {
+        "sure": metrics(0.85, loss_se=0.001),
+        "unsure": metrics(0.85, loss_se=0.3),
+        "worse": metrics(0.85, val_loss=0.7, gap=0.0),
+    }
+    assert names(rank({name: found[name] for name in order})) == order
+
+
 def test_a_diverged_configuration_is_left_out():
     assert names(rank({"nan": DIVERGED, "fine": metrics(0.5)})) == ["fine"]
 
@@ -107,12 +127,12 @@ def test_whatever_the_results_the_first_is_within_one_standard_error_of_the_best
         return m["val_loss"] + fmean(m["val_loss_std"])
 
     best = max(m["val_accuracy"] for m in finished.values())
-    spread = max(m["val_accuracy_se"] for m in finished.values() if m["val_accuracy"] == best)
+    spread = min(m["val_accuracy_se"] for m in finished.values() if m["val_accuracy"] == best)
     first = ranked[0].metrics
     assert first["val_accuracy"] >= best - spread
     tied = [row.metrics for row in ranked if row.tied]
     lowest = min(bad_epoch_loss(m) for m in tied)
-    assert bad_epoch_loss(first) <= lowest + max(m["val_loss_se"] for m in tied if bad_epoch_loss(m) == lowest)
+    assert bad_epoch_loss(first) <= lowest + min(m["val_loss_se"] for m in tied if bad_epoch_loss(m) == lowest)
     assert first["gap"] == min(row.metrics["gap"] for row in ranked if row.tied_on_loss)
     assert all(row.tied for row in ranked if row.tied_on_loss)
     assert [row.tied for row in ranked] == sorted((row.tied for row in ranked), reverse=True)
