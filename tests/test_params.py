@@ -10,6 +10,7 @@ import yaml
 from dvc.utils.serialize import parse_yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from cifar2 import params
 from cifar2.errors import UserError
@@ -298,7 +299,7 @@ def fault_of(file):
 
 
 def fault_with(file, document):
-    file.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), "utf-8")
+    YAML(typ="safe").dump(document, file)  # YAML 1.1 would leave the text "0E0" without its quotes
     return fault_of(file)
 
 
@@ -309,11 +310,12 @@ def test_the_document_that_the_properties_start_from_is_valid(file):
 @given(st.sampled_from(PLACES), VALUES)
 def test_any_value_at_any_place_is_taken_or_named_by_its_key(file, at, value):
     fault = fault_with(file, changed(at, lambda place, key: place.__setitem__(key, value)))
-    names = [key for key in at if isinstance(key, str)]
-    if fault and at[-1] == "model":
-        assert ".".join(names[:-1]) in fault, "a value that is another kind's is missed or is one too many"
-    elif fault:
-        assert ".".join(names) in fault.replace(": ", "."), "as data.classes, or as data: classes: for several together"
+    *above, name = [key for key in at if isinstance(key, str)]
+    mapping = ".".join(above)
+    if fault and name == "model":
+        assert mapping in fault, "a value that is another kind's is missed or is one too many"
+    elif fault:  # a fault of several keys together is the mapping's
+        assert f"{mapping}.{name}".strip(".") in fault or (f"{mapping}: " in fault and name in fault)
 
 
 @given(st.sampled_from([at for at in PLACES if isinstance(at[-1], str)]))
@@ -330,7 +332,7 @@ def test_an_unknown_key_is_named(file, at, new):
     place[new] = {}
     fault = fault_with(file, document)
     assert ".".join(at) in fault
-    assert str(new) in fault or repr(new)[1:-1] in fault
+    assert all(part in fault for part in "".join(c if c.isprintable() else " " for c in str(new)).split())
 
 
 @given(st.sampled_from(NAMED), st.text() | st.from_regex(r"\A[a-z][a-z0-9_/. $;-]*\Z"))

@@ -145,7 +145,7 @@ def test_a_bad_hyperparameter_is_an_error(bad):
 @given(
     shapes=st.lists(st.lists(st.integers(1, 4), max_size=4), min_size=1, max_size=5),
     rates=st.lists(st.floats(0, 2), min_size=1, max_size=8),
-    momentum=st.sampled_from([0.0, 0.9]) | st.floats(0, 1, exclude_max=True),
+    momentum=st.sampled_from([0.0, 0.9, 0.99]) | st.floats(0, 1, exclude_max=True),
     weight_decay=st.sampled_from([0.0, 0.01]) | st.floats(0, 1),
     nesterov=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.float64]),
