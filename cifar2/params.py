@@ -1,12 +1,15 @@
 """params.yaml as typed, strict models: an unknown key, a wrong type or a bad range is one clear line."""
 
-import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from cifar2.errors import UserError
 
@@ -224,13 +227,41 @@ class Params(_Strict):
         return self
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for text; DVC reads it as a number, and so must the stages."""
+class _Constructor(SafeConstructor):
+    """DVC's, less what no key of params.yaml is, and what it passes over: a key that stands twice beside a ``<<``."""
+
+    yaml_constructors = {  # noqa: RUF012
+        tag: construct
+        for tag, construct in SafeConstructor.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+    }
+
+    def flatten_mapping(self, node: MappingNode) -> None:
+        if node.merge is None:  # what is merged in may stand here again
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if not isinstance(key, ScalarNode):
+                    raise ConstructorError(problem="a list or mapping for a key", problem_mark=key.start_mark)
+                if key.value in seen:
+                    raise ConstructorError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        super().flatten_mapping(node)
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:  # noqa: ANN401
+        try:
+            value = super().construct_object(node, deep)
+            # Python reads what it cannot write: a hexadecimal number of thousands of digits, half of a surrogate pair.
+            if isinstance(value, int | str):
+                str(value).encode()
+        except (ValueError, LookupError) as error:
+            shown = _REPR.repr(node.value)
+            raise ConstructorError(problem=f"{shown} is no {node.tag}", problem_mark=node.start_mark) from error
+        return value
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+# A few aliases of aliases stand for more than fits into memory.
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 1
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -239,24 +270,37 @@ def load(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: the file is missing, is no YAML, or a value in it is not allowed; the message names the key.
     """
+    # As DVC reads it, so that a stage takes each value for what DVC compares and records.
+    yaml = YAML(typ="safe")
+    yaml.Constructor = _Constructor
     try:
-        document: Any = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 (a SafeLoader with one more number format)
+        document: Any = yaml.load(path.read_text("utf-8"))
         return Params.model_validate(document)
     except FileNotFoundError:
         raise UserError(f"{path} is not here; run from the folder that holds it") from None
     except ValidationError as error:
-        raise UserError(f"{path}: {'; '.join(map(_line, error.errors()))}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, a date that does not exist
+        raise UserError(f"{path}: {_printable('; '.join(map(_line, error.errors())))}") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1
+        raise UserError(f"{path} is not YAML: line {line}: {_printable(str(error.problem))}") from error
+    except (YAMLError, ValueError, OverflowError) as error:  # the last two: bytes that are no text, \UFFFFFFFF
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise UserError(f"{path} has too many brackets within each other") from None
 
 
 def _line(fault: ErrorDetails) -> str:
-    place = [str(part) for part in fault["loc"] if part != "[key]"]
+    place = [str(part) for part in fault["loc"]]
     if place[:1] in (["configs"], ["beyond"]):
-        del place[2:3]  # pydantic names the kind of model here
+        del place[2:3]  # pydantic names the kind of model here, or says that it means the key
     key = ".".join(place)
     message = fault["msg"].removeprefix("Value error, ")
     given = fault["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f", not {given!r}"
+    shown = "" if isinstance(given, dict | BaseModel) else f", not {_REPR.repr(given)}"
     message = message[0].lower() + message[1:]
     return ": ".join(part for part in (key, message) if part) + shown
+
+
+def _printable(text: str) -> str:
+    """One line, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

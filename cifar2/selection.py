@@ -9,7 +9,7 @@ gap between training and validation accuracy.  Here that is one rule, applied to
 3. Of those, take the smallest gap; if even that is equal, the one named first.
 
 "Within one standard error" is the rule of Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3:
-the standard error is the best one's, and a smaller difference is not evidence of anything.
+the standard error is the best one's (of equals the smaller), and a smaller difference is not evidence of anything.
 """
 
 from collections.abc import Mapping
@@ -57,9 +57,9 @@ def rank(metrics: Mapping[str, Mapping[str, Any]]) -> list[Ranked]:
     if not finished:
         reasons = "; ".join(f"{name} diverged at {m['diverged']}" for name, m in metrics.items())
         raise UserError(f"nothing to select from: {reasons}")
-    best = max(finished.values(), key=lambda m: m["val_accuracy"])
+    best = max(finished.values(), key=lambda m: (m["val_accuracy"], -m["val_accuracy_se"]))
     tied = [n for n, m in finished.items() if m["val_accuracy"] >= best["val_accuracy"] - best["val_accuracy_se"]]
-    lowest = min((finished[n] for n in tied), key=_bad_epoch_loss)
+    lowest = min((finished[n] for n in tied), key=lambda m: (_bad_epoch_loss(m), m["val_loss_se"]))
     tied_on_loss = [n for n in tied if _bad_epoch_loss(finished[n]) <= _bad_epoch_loss(lowest) + lowest["val_loss_se"]]
 
     def order(name: str) -> tuple[int, float]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, configuration, settings
 
 from cifar2 import dataset, figures, files, params
 
@@ -23,6 +24,18 @@ N_FEATURES = 1280
 # What `evaluate` runs for: the families of the project below, and the final model.
 EVALUATED = ["mlp", "mlp_augmented", "cnn", "transfer", "final"]
 NEAR_DUPLICATES = "test_index,train_index,mirrored,similarity\n3,10,False,0.9512\n17,2,True,0.7345\n8,2,False,0.7120\n"
+
+# The same examples in every run, however slow the machine, and nothing left behind.
+settings.register_profile(
+    "cifar2",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("cifar2")
+configuration.set_hypothesis_home_dir(ROOT / ".pytest_cache/hypothesis")
 
 
 def random_split(n: int, seed: int, classes: tuple[str, ...] = ("airplane", "bird")) -> dataset.Split:

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cifar2 import cifar10, dataset
 from cifar2.errors import UserError
@@ -105,3 +107,36 @@ def test_channel_statistics_are_torchs():
     x = images.double() / 255
     torch.testing.assert_close(torch.tensor(mean, dtype=torch.float64), x.mean((0, 2, 3)))
     torch.testing.assert_close(torch.tensor(std, dtype=torch.float64), x.std((0, 2, 3), correction=0))
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+SHARES = st.sampled_from([0.1, 0.5]) | st.floats(0, 1, exclude_min=True, exclude_max=True)
+
+
+@given(st.integers(0, 500), SHARES, SEEDS)
+def test_whatever_the_share_the_parts_are_disjoint_complete_ascending_and_of_that_size(n, val_fraction, seed):
+    parts = dataset.split_indices(n, val_fraction, seed)
+    assert len(parts[1]) == round(n * val_fraction)
+    assert sorted(torch.cat(parts).tolist()) == list(range(n))
+    for part, again in zip(parts, dataset.split_indices(n, val_fraction, seed), strict=True):
+        assert part.tolist() == sorted(part.tolist())
+        assert torch.equal(part, again)
+
+
+@given(st.permutations(cifar10.CLASSES), st.integers(2, 10), SHARES, SEEDS)
+def test_whatever_the_classes_a_split_holds_each_of_their_pictures_once_with_their_place_for_a_label(
+    shuffled, n_classes, val_fraction, seed
+):
+    classes, n = shuffled[:n_classes], 60
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(10, (n,), generator=generator, dtype=torch.uint8)
+    images = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1)
+    seen = []
+    for part in dataset.split_indices(n, val_fraction, seed):
+        split = dataset.select(images, labels, part, cifar10.CLASSES, classes)
+        assert split.classes == tuple(classes)
+        assert split.images.flatten().tolist() == split.index.tolist()
+        assert set(split.index.tolist()) <= set(part.tolist())
+        assert [classes[i] for i in split.labels] == [cifar10.CLASSES[labels[i]] for i in split.index]
+        seen += split.index.tolist()
+    assert sorted(seen) == [i for i in range(n) if cifar10.CLASSES[labels[i]] in classes]

@@ -3,6 +3,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cifar2 import evaluation
 from cifar2.uncertainty import standard_error
@@ -163,3 +165,98 @@ def test_fewer_answers_than_bins_have_a_bin_each():
     bins = evaluation.calibration(*answers(0.9, 3, 3))
     assert [b.n for b in bins] == [1, 1, 1]
     assert evaluation.calibration_error(bins) == pytest.approx(0.1)
+
+
+@given(st.integers(1, 100_000), st.floats(0, 1))
+def test_whatever_the_counts_the_interval_is_wilsons_and_holds_the_share(n, share):
+    k = round(share * n)
+    low, high = found = evaluation.accuracy_interval(k, n)
+    assert found == pytest.approx(wilson(k, n), abs=1e-12)
+    assert 0 <= low <= k / n <= high <= 1
+    assert low < high
+
+
+@given(st.integers(1, 1000), st.floats(0, 1), st.integers(2, 50))
+def test_more_pictures_with_the_same_share_make_the_interval_narrower(n, share, times):
+    k = round(share * n)
+    (low, high), (low_, high_) = (evaluation.accuracy_interval(m * k, m * n) for m in (1, times))
+    assert high_ - low_ < high - low
+
+
+@given(st.integers(0, 1000), st.integers(1, 1000))
+def test_one_more_right_answer_moves_both_ends_up(k, wrong):
+    n = k + wrong
+    fewer, more = evaluation.accuracy_interval(k, n), evaluation.accuracy_interval(k + 1, n)
+    assert fewer[0] < more[0]
+    assert fewer[1] < more[1] or fewer[1] == 1
+
+
+# The last of these classes is in no row of some examples, and often answered by nobody.
+@given(st.integers(2, 5), st.data())
+def test_whatever_the_answers_every_number_is_the_one_counted_one_by_one(n_classes, data):
+    answers = st.tuples(st.integers(0, n_classes - 1), st.integers(0, n_classes - 1), st.integers(1, 4))
+    rows = data.draw(st.lists(answers, max_size=40))
+    # The area under a curve needs a picture of each class.
+    rows += [(i, data.draw(st.integers(0, n_classes - 1)), 1) for i in range(n_classes)]
+    labels = torch.tensor([label for label, _, _ in rows])
+    p = torch.ones(len(rows), n_classes, dtype=torch.float64)
+    for i, (_, answer, sureness) in enumerate(rows):
+        p[i, answer] += sureness
+    p /= p.sum(1, keepdim=True)
+    names = [f"class {i}" for i in range(n_classes)]
+
+    found = evaluation.classification_metrics(p, labels, names)
+
+    matrix = [[0] * n_classes for _ in names]
+    for label, answer, _ in rows:
+        matrix[label][answer] += 1
+    assert found["confusion_matrix"] == matrix
+    right = [matrix[i][i] for i in range(n_classes)]
+    assert found["accuracy"] == sum(right) / len(rows)
+    assert found["accuracy_ci95"] == pytest.approx(wilson(sum(right), len(rows)), abs=1e-12)
+    for i, row in enumerate(found["per_class"]):
+        answered, present = sum(of[i] for of in matrix), sum(matrix[i])
+        assert row["class"] == names[i]
+        assert row["precision"] == pytest.approx(right[i] / answered if answered else 0)
+        assert row["recall"] == pytest.approx(right[i] / present)
+        assert row["f1"] == pytest.approx(2 * right[i] / (answered + present))
+    wanted = [pairs_in_order(p[:, i].tolist(), (labels == i).tolist()) for i in range(n_classes)]
+    assert found["roc_auc"] == pytest.approx(wanted[1] if n_classes == 2 else sum(wanted) / n_classes)
+    wrong = evaluation.mistakes(p, labels).tolist()
+    assert wrong == sorted(
+        (i for i, (label, answer, _) in enumerate(rows) if label != answer), key=lambda i: -p[i].max().item()
+    )
+
+
+def pairs_in_order(scores, positive):
+    """The share of pairs of a positive and a negative in which the positive scores higher; equal scores are a half."""
+    pairs = [
+        (s, t)
+        for s, is_one in zip(scores, positive, strict=True)
+        if is_one
+        for t, is_other in zip(scores, positive, strict=True)
+        if not is_other
+    ]
+    return sum((s > t) + (s == t) / 2 for s, t in pairs) / len(pairs)
+
+
+@given(st.integers(1, 60), st.integers(2, 4), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_whatever_the_answers_the_bins_hold_each_once_and_the_error_is_a_share(n, n_classes, n_bins, seed):
+    generator = torch.Generator().manual_seed(seed)
+    p = torch.randn(n, n_classes, generator=generator).double().softmax(1)
+    labels = torch.randint(n_classes, (n,), generator=generator)
+    bins = evaluation.calibration(p, labels, n_bins)
+    assert sum(b.n for b in bins) == n
+    assert max(b.n for b in bins) - min(b.n for b in bins) <= 1
+    assert sum(b.n * b.accuracy for b in bins) == pytest.approx((p.argmax(1) == labels).sum().item())
+    assert sum(b.n * b.confidence for b in bins) == pytest.approx(p.max(1).values.sum().item())
+    assert all(b.accuracy_low <= b.accuracy <= b.accuracy_high for b in bins)
+    assert 0 <= evaluation.calibration_error(bins) <= 1
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=7, max_size=7), min_size=1, max_size=4))
+def test_an_interval_over_seeds_holds_the_mean_and_stays_within_0_and_1(correct):
+    found = evaluation.accuracy_over_seeds(torch.tensor(correct))
+    low, high = found["ci95"]
+    assert found["mean"] == pytest.approx(sum(map(sum, correct)) / 7 / len(correct))
+    assert 0 <= low <= found["mean"] <= high <= 1

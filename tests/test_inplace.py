@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cifar2.augment import augment
 from cifar2.inplace import ACTIVATIONS, InPlace
@@ -239,3 +241,33 @@ def test_bfloat16_products_go_with_dropout_label_smoothing_and_augmentation():
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     assert (rounded - exact).abs().max() < 4 * 2**-8 * exact.abs().max()
+
+
+@given(
+    activation=st.sampled_from(list(ACTIVATIONS)),
+    n=st.integers(1, 40),
+    batch_size=st.integers(1, 50),
+    momentum=st.sampled_from([0.0, 0.9]) | st.floats(0, 0.99),
+    weight_decay=st.just(0.0) | st.floats(0, 0.5),
+    nesterov=st.booleans(),
+    lr=st.floats(0, 0.2),
+    dropout=st.just(0.0) | st.floats(0, 0.9),
+    label_smoothing=st.just(0.0) | st.floats(0, 0.9),
+)
+def test_whatever_the_hyperparameters_it_trains_as_backpropagation_and_sgd_do(
+    activation, n, batch_size, momentum, weight_decay, nesterov, lr, dropout, label_smoothing
+):
+    falling = [lr / (1 + step) for step in range(len(rates(n, batch_size)))]
+    found = both(
+        *data(n),
+        batch_size,
+        activation,
+        epochs=2,
+        learning_rates=falling,
+        dropout=dropout,
+        label_smoothing=label_smoothing,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        nesterov=nesterov and momentum > 0,
+    )
+    assert_close(*found)

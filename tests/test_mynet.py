@@ -1,7 +1,10 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
+from cifar2.gradcheck import by_autograd, by_backpropagation, relative_error
 from cifar2.mynet import ACTIVATIONS, LOSSES, MyNet, backpropagation, gradients, smoothed
 
 
@@ -210,3 +213,38 @@ def test_the_output_may_have_an_activation_of_its_own():
 
 def test_the_network_of_the_original_has_its_number_of_parameters():
     assert sum(p.numel() for p in MyNet([3072, 512, 128, 32, 2]).parameters()) == 1_643_234
+
+
+TARGETS = {
+    "squares": ("squared_error", lambda n, outputs: torch.randn(n, outputs, dtype=torch.float64)),
+    "1-D squares": ("squared_error", lambda n, _: torch.randn(n, dtype=torch.float64)),
+    "labels": ("cross_entropy", lambda n, outputs: torch.randint(outputs, (n,))),
+    "probabilities": ("cross_entropy", lambda n, outputs: torch.randn(n, outputs, dtype=torch.float64).softmax(1)),
+}
+
+
+@given(
+    n_l=st.lists(st.integers(1, 9), min_size=2, max_size=6),
+    activations=st.tuples(st.sampled_from(list(ACTIVATIONS)), st.sampled_from(list(ACTIVATIONS))),
+    dropout=st.sampled_from([0.0, 0.3]),
+    target=st.sampled_from(list(TARGETS)),
+    batch_size=st.integers(1, 20),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_whatever_the_network_the_loss_and_the_batch_the_gradient_is_autograds_to_rounding(
+    n_l, activations, dropout, target, batch_size, seed
+):
+    loss, make = TARGETS[target]
+    n_l = [*n_l[:-1], 1] if target == "1-D squares" else n_l
+    torch.manual_seed(seed)
+    model = MyNet(n_l, *activations, dropout).double()
+    x, y_true = torch.randn(batch_size, n_l[0], dtype=torch.float64), make(batch_size, n_l[-1])
+    found = []
+    for method in (by_backpropagation, by_autograd):
+        torch.manual_seed(seed)  # the same units are dropped
+        found.append(method(model, x, y_true, loss))
+    by_hand, wanted = found
+    if max(gradient.abs().max() for gradient in wanted) < 1e-15:  # no loss moves a single class's probability of 1
+        assert max(gradient.abs().max() for gradient in by_hand) < 1e-15
+    else:
+        assert relative_error(by_hand, wanted) < 1e-12

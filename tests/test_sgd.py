@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from cifar2.sgd import SGD
@@ -164,3 +166,31 @@ def test_a_closure_is_called_with_gradients_on_and_its_loss_returned():
 def test_a_bad_hyperparameter_is_an_error_that_names_it(bad):
     with pytest.raises(ValueError, match=rf"^{next(iter(bad))} "):
         SGD(parameters(), **({"lr": 0.1} | bad))
+
+
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 4), max_size=4), min_size=1, max_size=5),
+    rates=st.lists(st.floats(0, 2), min_size=1, max_size=8),
+    momentum=st.sampled_from([0.0, 0.9, 0.99]) | st.floats(0, 1, exclude_max=True),
+    weight_decay=st.sampled_from([0.0, 0.01]) | st.floats(0, 1),
+    nesterov=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    without_gradient=st.sets(st.tuples(st.integers(0, 7), st.integers(0, 4))),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_whatever_the_hyperparameters_the_schedule_and_the_shapes_every_bit_is_that_of_torchs_sgd(
+    shapes, rates, momentum, weight_decay, nesterov, dtype, without_gradient, seed
+):
+    hyperparameters = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov and momentum > 0}
+    generator = torch.Generator().manual_seed(seed)
+    ours = [nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype)) for shape in shapes]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    a, b = SGD(ours, lr=0.1, **hyperparameters), torch.optim.SGD(theirs, lr=0.1, foreach=False, **hyperparameters)
+    for step, lr in enumerate(rates):
+        a.param_groups[0]["lr"] = b.param_groups[0]["lr"] = lr
+        for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            gradient = torch.randn(p.shape, generator=generator, dtype=dtype)
+            p.grad, q.grad = (None, None) if (step, i) in without_gradient else (gradient, gradient.clone())
+        a.step()
+        b.step()
+        assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True)), f"step {step}"

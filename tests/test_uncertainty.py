@@ -1,7 +1,10 @@
 import math
+from statistics import fmean, variance
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cifar2.uncertainty import standard_error
 
@@ -29,3 +32,16 @@ def test_the_standard_error_is_the_spread_of_the_mean():
         means.append(values.mean())
         predicted.append(standard_error(values) ** 2)
     assert math.sqrt(sum(predicted) / len(predicted)) == pytest.approx(torch.stack(means).std().item(), rel=0.05)
+
+
+@given(
+    st.integers(2, 8).flatmap(
+        lambda n: st.lists(st.lists(st.floats(-1e3, 1e3), min_size=n, max_size=n), min_size=1, max_size=5)
+    )
+)
+def test_whatever_the_values_the_standard_error_is_the_formulas(values):
+    of_examples, of_seeds = [fmean(column) for column in zip(*values, strict=True)], [fmean(row) for row in values]
+    wanted = variance(of_examples) / len(of_examples)
+    if len(values) > 1:
+        wanted += variance(of_seeds) / len(of_seeds)
+    assert standard_error(torch.tensor(values, dtype=torch.float64)) == pytest.approx(math.sqrt(wanted), abs=1e-12)
