@@ -6,7 +6,7 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro beyond compare bench test coverage test-slow browser lint format readme lock clean
+.PHONY: help install repro beyond compare bench test coverage test-slow browser lint audit format readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lint: install  ## check style (ruff) and types (mypy)
 	ruff check
 	ruff format --check
 	mypy
+
+audit: install  ## look up known vulnerabilities of the locked packages (bandit's rules are ruff's S, in lint)
+	pip-audit --requirement requirements.txt --require-hashes --disable-pip --progress-spinner off
 
 format: install  ## let ruff rewrite the code
 	ruff check --fix

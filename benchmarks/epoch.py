@@ -69,7 +69,7 @@ class Rival:
     """One of ``rivals`` in a process of its own, without what this project sets in the environment."""
 
     def __init__(self, name: str) -> None:
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.rival", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 

@@ -46,7 +46,7 @@ def run(command: list[str], folder: Path = ROOT, **environment: str) -> str:
         UserError: it failed; the message is its last word.
     """
     variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{' '.join(command)} failed: {(done.stderr.strip() or 'no word').splitlines()[-1]}")
     return done.stdout

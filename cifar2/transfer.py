@@ -95,7 +95,7 @@ def features(images: Tensor, backbone: str, image_size: int, flip_average: bool)
 
 
 def frozen(backbone: str, image_size: int) -> Transfer:
-    """The network that makes features of pictures."""
+    """The network that makes features of pictures, in evaluation mode; arguments and errors as for ``features``."""
     network = Transfer(backbone, image_size, trainable_blocks=0, n_classes=1).eval()
     if backbone == LITE0:
         _fold(network.backbone)
@@ -103,7 +103,13 @@ def frozen(backbone: str, image_size: int) -> Transfer:
 
 
 def look(network: Transfer, x: Tensor, flip_average: bool) -> Tensor:
-    """The features of normalised pictures, or their mean over a picture and its mirror image."""
+    """The features of pictures, or their mean over a picture and its mirror image, float32, N x features.
+
+    Args:
+        network: what :func:`frozen` gave.
+        x: pictures normalised with ``MEAN`` and ``STD``, N x 3 x H x W.
+        flip_average: whether it is the mean.
+    """
     found = network.features(x)
     return (found + network.features(x.flip(-1))) / 2 if flip_average else found
 

@@ -225,10 +225,10 @@ def main() -> None:
         clone = Path(folder, "cifar2")
         # The clone's own modules come before the installed ones; its terminal is 120 characters wide.
         environment = os.environ | {"PYTHONPATH": str(clone), "COLUMNS": "120", "PYTHONHASHSEED": "0"}
-        subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)  # noqa: S603, S607
+        subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
         # The files of DVC's cache and not its memory of runs: what the commands run, they run.
         shutil.copytree(root / ".dvc/cache/files", clone / ".dvc/cache/files")
-        subprocess.run(["dvc", "checkout", "--quiet", "dvc.yaml"], cwd=clone, env=environment, check=True)  # noqa: S607
+        subprocess.run(["dvc", "checkout", "--quiet", "dvc.yaml"], cwd=clone, env=environment, check=True)
         text = CONSOLE.sub(lambda m: m[1] + transcript(m[2], clone, environment) + m[3], text)
     README.write_text(text)
 

@@ -24,14 +24,14 @@ def shares(stale: list[str], jobs: int, cores: int) -> tuple[list[str], int]:
 
 
 def _dvc(*arguments: str) -> None:
-    failed = subprocess.run(["dvc", *arguments]).returncode  # noqa: S603, S607
+    failed = subprocess.run(["dvc", *arguments]).returncode
     if failed:
         sys.exit(failed)
 
 
 def _stale(names: list[str]) -> list[str]:
     """Those of the configurations ``names`` that have to be trained."""
-    status = subprocess.run(["dvc", "status", "--json", "dvc.yaml"], stdout=subprocess.PIPE, text=True)  # noqa: S607
+    status = subprocess.run(["dvc", "status", "--json", "dvc.yaml"], stdout=subprocess.PIPE, text=True)
     if status.returncode:
         sys.exit(status.returncode)
     return [stage for stage in json.loads(status.stdout) if stage.removeprefix("train@") in names]
@@ -39,8 +39,8 @@ def _stale(names: list[str]) -> list[str]:
 
 def _run(stage: str, threads: int) -> bool:
     """Run one stage, line by line into the common log; False when it failed."""
-    with subprocess.Popen(  # noqa: S603
-        ["dvc", "--wait-for-lock", "repro", "--single-item", stage],  # noqa: S607
+    with subprocess.Popen(
+        ["dvc", "--wait-for-lock", "repro", "--single-item", stage],
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
