@@ -31,7 +31,6 @@ test: install  ## run the tests (under five minutes on two cores)
 coverage: install  ## the same, and which lines of cifar2/ and stages/ none of them runs (half as long again)
 	coverage erase
 	coverage run -m pytest
-	coverage combine --quiet
 	coverage report
 
 test-slow: install  ## run the tests that need the real data or minutes
