@@ -136,9 +136,9 @@ def test_with_nothing_changed_nothing_runs(clone):
     assert not changed_stages(clone)
 
 
-def test_changing_a_configuration_changes_its_stage_and_the_selection_alone(clone):
+def test_changing_a_configuration_changes_its_stage_the_selection_and_the_report_alone(clone):
     edit(clone, lambda document: document["configs"]["fine"].update(lr=0.011))
-    assert changed_stages(clone) == {"train@fine", "select_model"}
+    assert changed_stages(clone) == {"train@fine", "select_model", "report"}
 
 
 def test_changing_what_makes_features_trains_what_learns_from_them_alone(clone):
@@ -207,7 +207,7 @@ def test_there_is_a_stage_for_every_family_and_for_the_final_model(clone):
 
 def test_adding_a_configuration_adds_a_stage(clone):
     edit(clone, lambda d: d["configs"].update(bold={**MLP, "lr": 0.05, "momentum": 0.5, "weight_decay": 0.0}))
-    assert changed_stages(clone) == {"train@bold", "select_model"}
+    assert changed_stages(clone) == {"train@bold", "select_model", "report"}
     listed = run(clone, "dvc", "stage", "list", "--name-only").stdout.split()
     assert {f"train@{name}" for name in [*NAMES, "bold"]} <= set(listed)
 
