@@ -70,7 +70,7 @@ $(VENV)/installed: requirements.txt requirements-uv.txt pyproject.toml
 
 COMPILE = uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock"
 lock: install  ## pin every dependency anew (UPGRADE=--upgrade for the newest)
-	$(COMPILE) $(UPGRADE) pyproject.toml --group dev --group transfer --output-file requirements.txt
+	$(COMPILE) $(UPGRADE) pyproject.toml --group dev --group remotes --group sweep --group transfer --output-file requirements.txt
 	$(COMPILE) $(UPGRADE) --group uv --output-file requirements-uv.txt
 
 clean:  ## delete the environment and the downloads and checkpoints (DVC's cache stays)
