@@ -17,12 +17,12 @@ import cifar2  # noqa: F401 (sets the environment before torch comes)
 # isort: split
 import torch
 
-from benchmarks import epoch, families, stages, update
+from benchmarks import epoch, families, scale, stages, update
 from benchmarks.measure import Row
 from cifar2 import errors, params
 
 FOLDER = Path(__file__).parent
-MODULES = {"epoch": epoch, "update": update, "stages": stages, "families": families}
+MODULES = {"epoch": epoch, "update": update, "stages": stages, "families": families, "scale": scale}
 PARTS = ("start_up", "input", "work", "output")
 
 

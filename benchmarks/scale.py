@@ -12,23 +12,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-import yaml
 
-from benchmarks.measure import Row, row
+from benchmarks.measure import Row, row, seconds
 from benchmarks.stages import ROOT
 from cifar2 import dataset, params, sweep
 from cifar2.trial import Report, Trials
 
-SLEEP = 0.010
-# The most that a trial may cost beside its work, in seconds, and the least share of the ideal that is left.
-OVERHEAD, IDEAL = 0.030, 0.9
-SHORT, REAL, MANY, QUEUED = 400, 16, 10_000, 8
+# Of a trial that costs nothing else, and the most that one may cost beside its work, in seconds.
+SLEEP, OVERHEAD = 0.010, 0.030
+CORES = os.cpu_count() or 1
+# How many trials, and how many times.
+SHORT, REAL, MANY, QUEUED, ROUNDS = 400, 16, 10_000, 8, 3
 
 
 class Took(NamedTuple):
@@ -72,7 +72,7 @@ def cluster(n: int) -> Iterator[list[subprocess.Popen[bytes]]]:
 
     Meanwhile RAY_ADDRESS names them.
     """
-    share = [f"--num-cpus={max(1, (os.cpu_count() or 1) // n)}", f"--object-store-memory={500 * 2**20}"]
+    share = [f"--num-cpus={max(1, CORES // n)}", f"--object-store-memory={500 * 2**20}"]
     with ExitStack() as stack:
         address = ""
         nodes = []
@@ -111,7 +111,105 @@ def _end(node: subprocess.Popen[bytes]) -> None:
     node.wait()
 
 
+def bare(trials: Trials) -> Took:
+    """What the same trials take in processes of their own, one a core, with nothing around them."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    start = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(CORES, _hand_over, [trials]) as pool:
+        ends = [time.perf_counter() for _ in pool.imap_unordered(_run, list(trials.configurations))]
+    del os.environ["OMP_NUM_THREADS"]
+    return Took(ends[0] - start, ends[-1] - ends[0])
+
+
+_handed_over: list[Trials] = []
+
+
+def _hand_over(trials: Trials) -> None:
+    _handed_over.append(trials)
+
+
+def _run(key: str) -> None:
+    for _ in _handed_over[0].run(key):
+        pass
+
+
+def queued(n: int) -> float:
+    """Seconds that ``dvc queue`` takes for ``n`` experiments of a stage that sleeps, as many at a time as cores."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+
+        def run(*command: str) -> str:
+            return subprocess.run(command, cwd=name, check=True, capture_output=True, text=True).stdout
+
+        def work() -> None:
+            for i in range(n):
+                run("dvc", "exp", "run", "--queue", "--set-param", f"x={i}")
+            run("dvc", "queue", "start", f"--jobs={CORES}")
+            while run("dvc", "queue", "status").count("Success") < n:
+                time.sleep(0.2)
+
+        Path(name, "params.yaml").write_text("x: 0\n")
+        stage = {
+            "cmd": f"sleep {SLEEP} && echo {{}} > m.json",
+            "params": ["x"],
+            "metrics": [{"m.json": {"cache": False}}],
+        }
+        Path(name, "dvc.yaml").write_text(json.dumps({"stages": {"trial": stage}}))
+        run("git", "init", "--quiet")
+        run("dvc", "init", "--quiet")
+        run("git", "add", ".")
+        run("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message=a")
+        return seconds(work)
+
+
+def rows(settings: params.Params) -> list[Row]:
+    """One row a question; in the rows of trials that sleep, ours is what one costs beyond its sleep."""
+    trials = real(settings)
+    nodes: dict[int, tuple[list[float], list[float], list[float]]] = {n: ([], [], []) for n in (1, 2)}
+    processes = []
+    for _ in range(ROUNDS):
+        for n, (costs, starts, took) in nodes.items():
+            with cluster(n), redirect_stdout(None):
+                found = swept(short, SHORT)
+                costs.append(1000 * (found.rest / (SHORT - 1) - SLEEP / CORES))
+                starts.append(found.start)
+                took.append(swept(trials.run, REAL).rest)
+        processes.append(bare(trials).rest)
+    many, few = (json.loads(subprocess.check_output([sys.executable, "-m", __name__, str(n)])) for n in (MANY, 100))
+    by_dvc = [1000 * (queued(QUEUED) / QUEUED - SLEEP / CORES) for _ in range(ROUNDS)]
+    allowed = [1000 * OVERHEAD] * ROUNDS
+    return [
+        *(
+            row(f"overhead_{n}", f"a trial on {n} node(s) of Ray, against the most", costs, allowed, "ms", "<= 1")
+            for n, (costs, _, _) in nodes.items()
+        ),
+        *(
+            row(
+                f"real_{n}",
+                f"{REAL} real trials on {n} node(s) of Ray, {3600 * (REAL - 1) / min(took):.0f} an hour, against bare "
+                "processes",
+                took,
+                processes,
+                "s",
+                ">= 0.9",
+                faster=True,
+            )
+            for n, (_, _, took) in nodes.items()
+        ),
+        row("first_trial", "until the first trial ends, on two nodes against one", nodes[2][1], nodes[1][1], "s"),
+        row("driver_memory", f"peak with {MANY:,} trials against 100", [many["mib"]], [few["mib"]], "MiB"),
+        row("overhead_many", f"with {MANY:,} trials, against the most", [many["ms"]], allowed[:1], "ms", "<= 1"),
+        row("dvc_queue", "a trial on Ray against an experiment of `dvc queue`", nodes[1][0], by_dvc, "ms"),
+    ]
+
+
+def main() -> None:
+    """Print as JSON what as many trials cost as the argument says, and the most memory that this process had."""
+    n = int(sys.argv[1])
+    with redirect_stdout(sys.stderr):
+        found = swept(short, n)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"ms": 1000 * (found.rest / (n - 1) - SLEEP / CORES), "mib": peak}))
+
+
 if __name__ == "__main__":
-    with cluster(2):
-        print(swept(short, 200))
-    print(swept(short, 200))
+    main()
