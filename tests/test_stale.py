@@ -172,7 +172,7 @@ def test_of_a_frozen_stage_the_command_and_the_results_count_alone(clone):
     assert found()["sweep"] == ["metrics/sweep.json", "sweep's command"]
 
 
-def test_one_line_says_what_changed_what_is_stale_and_what_to_do(clone, monkeypatch):
+def test_one_line_says_what_changed_what_is_stale_and_what_to_do(clone):
     replace("params.yaml", "lr: 0.1", "lr: 0.2")
     with pytest.raises(SystemExit) as stop:
         main()

@@ -18,7 +18,7 @@ BEYOND = ["--recursive", "--targets", "beyond/metrics/train", "beyond/metrics/ev
 
 def squeezed(table: str) -> str:
     """A table without what makes its columns equally wide: GitHub takes comments of up to 65,536 characters."""
-    return re.sub(r"-{4,}", "---", re.sub(" {2,}", " ", table)).strip()
+    return re.sub(r"-{4,}", "---", re.sub(" +", " ", table)).strip()
 
 
 def section(title: str, table: str) -> str:
