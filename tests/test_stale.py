@@ -172,15 +172,15 @@ def test_of_a_frozen_stage_the_command_and_the_results_count_alone(clone):
     assert found()["sweep"] == ["metrics/sweep.json", "sweep's command"]
 
 
-def test_one_line_says_what_changed_what_is_stale_and_what_to_do(clone):
+def test_one_line_says_what_changed_and_what_to_do_after_one_for_each_stage(clone, capsys):
     replace("params.yaml", "lr: 0.1", "lr: 0.2")
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == (
-        "error: lr changed since dvc.lock was written, so train, beyond/dvc.yaml:ablate must run again: "
-        "`dvc repro dvc.yaml beyond/dvc.yaml`, then commit dvc.lock and metrics "
-        "(CONTRIBUTING.md says when `dvc commit` will do)"
+        "error: lr changed since dvc.lock was written: `dvc repro dvc.yaml beyond/dvc.yaml`, "
+        "then commit dvc.lock and metrics (CONTRIBUTING.md says when `dvc commit` will do)"
     )
+    assert capsys.readouterr().out == f"train must run again: lr\n{ABLATE} must run again: lr\n"
 
 
 def test_only_the_pipelines_with_something_stale_are_to_be_run():

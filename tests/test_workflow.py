@@ -52,8 +52,8 @@ def test_the_gate_fails_with_one_annotation_that_says_what_to_do(checkout):
     done = run_step("dvc.lock", checkout)
     assert done.returncode != 0
     (annotation,) = re.findall("^::error::(.*)$", done.stdout, re.MULTILINE)
-    assert annotation.startswith("lr changed since dvc.lock was written, so train, ")
-    assert "`dvc repro dvc.yaml beyond/dvc.yaml`" in annotation
+    assert annotation.startswith("lr changed since dvc.lock was written: `dvc repro dvc.yaml beyond/dvc.yaml`, ")
+    assert 0 < done.stdout.index("train must run again: lr\n") < done.stdout.index("::error::")
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -52,13 +52,12 @@ def _changed(stage: str, entry: str | dict[str, dict[str, str | dict[str, str]]]
 
 
 def message(found: dict[str, list[str]]) -> str:
-    """One line: what changed, which stages are stale, what to do."""
+    """One line: what changed, and what to do."""
     changed = dict.fromkeys(what for of_stage in found.values() for what in of_stage)
     pipelines = dict.fromkeys(stage.rpartition(":")[0] or "dvc.yaml" for stage in found)
     return (
-        f"{', '.join(changed)} changed since dvc.lock was written, so {', '.join(found)} must run again: "
-        f"`dvc repro {' '.join(pipelines)}`, then commit dvc.lock and metrics "
-        "(CONTRIBUTING.md says when `dvc commit` will do)"
+        f"{', '.join(changed)} changed since dvc.lock was written: `dvc repro {' '.join(pipelines)}`, "
+        "then commit dvc.lock and metrics (CONTRIBUTING.md says when `dvc commit` will do)"
     )
 
 
@@ -68,6 +67,8 @@ def main() -> None:
             found = stale(repo)
     except DvcException as error:
         sys.exit(f"error: {error}")
+    for stage, changed in found.items():
+        print(f"{stage} must run again: {', '.join(changed)}", flush=True)
     if found:
         sys.exit(f"error: {message(found)}")
     print("dvc.lock has the results of this code and these parameters")
