@@ -6,7 +6,7 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro beyond compare bench test coverage test-slow browser lint stale audit format readme lock clean
+.PHONY: help install repro beyond sweep compare bench test coverage test-slow browser lint stale audit format readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,11 @@ repro: install  ## get CIFAR-10, run what changed in the pipeline, JOBS configur
 beyond: install  ## what takes longer: the CNN, fine-tuning, the ablation (over an hour)
 	dvc repro beyond/dvc.yaml
 	dvc metrics show beyond/metrics/evaluate/*.json
+
+sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or where RAY_ADDRESS says
+	dvc repro verify features
+	python stages/sweep.py
+	dvc commit --force sweep
 
 compare: install  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
@@ -77,5 +82,5 @@ lock: install  ## pin every dependency anew (UPGRADE=--upgrade for the newest)
 	$(COMPILE) $(UPGRADE) pyproject.toml --group dev --group remotes --group sweep --group transfer --output-file requirements.txt
 	$(COMPILE) $(UPGRADE) --group uv --output-file requirements-uv.txt
 
-clean:  ## delete the environment and the downloads and checkpoints (DVC's cache stays)
-	rm -rf $(VENV) data/raw .checkpoints
+clean:  ## delete the environment and the downloads, checkpoints and trials (DVC's cache stays)
+	rm -rf $(VENV) data/raw .checkpoints .sweep

@@ -17,27 +17,27 @@ import torch
 from pydantic_core import to_json
 from torch import Tensor
 
-from cifar2 import files
+from cifar2 import files, imports
 from cifar2.errors import UserError
 
 # Outside of what DVC knows, which deletes the outputs of a stage before it runs.
 FOLDER = Path(".checkpoints")
-CODE = Path(__file__).parent
 
 
 @contextmanager
-def kept(name: str, parameters: Mapping[str, Any], inputs: Iterable[Path]) -> Iterator[Path]:
+def kept(name: str, parameters: Mapping[str, Any], inputs: Iterable[Path], script: Path) -> Iterator[Path]:
     """A folder for the checkpoints of ``name``'s runs, which goes when the block ends well: their outputs are written.
 
     Args:
         name: of the configuration, or ``final``.
         parameters: whatever the runs depend on: numbers, texts, lists, pydantic's models.
-        inputs: the files that they learn from, and the script that trains.
+        inputs: the files that they learn from.
+        script: what trains.
 
     Raises:
         UserError: another process trains ``name`` in this workspace, as one may whose ``dvc repro`` was killed alone.
     """
-    folder = FOLDER / name / _digest(parameters, inputs)
+    folder = FOLDER / name / digest(parameters, inputs, script)
     folder.mkdir(parents=True, exist_ok=True)
     # The lock of a process ends with it, however that ends (flock(2)).
     lock = os.open(FOLDER / name, os.O_RDONLY)
@@ -51,11 +51,18 @@ def kept(name: str, parameters: Mapping[str, Any], inputs: Iterable[Path]) -> It
         os.close(lock)
 
 
-def _digest(parameters: Mapping[str, Any], inputs: Iterable[Path]) -> str:
-    digest = hashlib.sha256(to_json({"parameters": parameters, "torch": torch.__version__}))
-    for path in [*inputs, *sorted(CODE.glob("*.py"))]:
-        digest.update(hashlib.sha256(files.read(path)).digest())
-    return digest.hexdigest()[:16]
+def digest(parameters: Mapping[str, Any], inputs: Iterable[Path], script: Path) -> str:
+    """16 hexadecimal digits for the parameters, the inputs' content, the code of ``script`` and of all that it imports.
+
+    And for torch's version.
+
+    Raises:
+        UserError: an input is missing.
+    """
+    found = hashlib.sha256(to_json({"parameters": parameters, "torch": torch.__version__}))
+    for path in [*inputs, script, *sorted(imports.modules(script))]:
+        found.update(hashlib.sha256(files.read(path)).digest())
+    return found.hexdigest()[:16]
 
 
 class Checkpoint(NamedTuple):

@@ -1,11 +1,13 @@
 """Every picture.  Each function draws one figure; ``write`` stores it with the same bytes every time."""
 
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,6 +18,7 @@ from cifar2 import files
 
 if TYPE_CHECKING:  # only the names: a stage that draws one figure does not depend on the code behind another
     from cifar2.gradcheck import Case, Errors
+    from cifar2.params import Range
     from cifar2.selection import Ranked
 
 # Okabe and Ito's palette, told apart by colour-blind readers too (https://jfly.uni-koeln.de/color/).
@@ -182,6 +185,99 @@ def _dots(axes: Axes, x: Sequence[float], errors: Sequence[float], colours: Sequ
     for i, (value, error, colour) in enumerate(zip(x, errors, colours, strict=True)):
         axes.errorbar(value, i, xerr=error or None, fmt="o", color=colour, capsize=3)
     axes.grid(visible=True, axis="x")
+
+
+def trials(rows: Sequence[Mapping[str, Any]], space: Mapping[str, "Range"]) -> Figure:
+    """Every trial of a sweep as a line through the values of its parameters (parallel coordinates).
+
+    Args:
+        rows: the trials, best first, each with a value for every name in ``space`` and a ``val_accuracy``.
+        space: what the values were taken from.
+    """
+    accuracies = [row["val_accuracy"] for row in rows]
+    foot = _foot(accuracies)
+    scales = {name: _scale(values) for name, values in space.items()}
+    scales["val_accuracy"] = _interval(foot, accuracies[0])
+    colours = mpl.cm.ScalarMappable(mpl.colors.Normalize(foot, accuracies[0]), "viridis_r")
+    figure = Figure((1.8 * len(scales) + 1, 5), layout="constrained")
+    axes = figure.subplots()
+    for row in reversed(rows):
+        places = [max(0, place(row[name])) for name, (place, _) in scales.items()]
+        best = row is rows[0]
+        axes.plot(places, color=colours.to_rgba(row["val_accuracy"]), lw=3 if best else 1, alpha=1 if best else 0.7)
+    for x, (place, ticks) in enumerate(scales.values()):
+        axes.axvline(x, color="black", lw=0.8)
+        for tick in ticks:
+            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            axes.text(x + 0.04, place(tick), _short(tick), fontsize=8, va="center", bbox=box, zorder=3)
+    axes.set_xticks(range(len(scales)), [name.replace("_", " ") for name in scales])
+    axes.tick_params(length=0)
+    axes.set(yticks=[], xlim=(-0.1, len(scales) - 0.7))
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"{len(rows):,} trials, the most accurate the thick line{_below(accuracies, foot)}")
+    figure.colorbar(colours, ax=axes, label="validation accuracy", shrink=0.8)
+    return figure
+
+
+def _foot(accuracies: Sequence[float]) -> float:
+    """What is drawn lowest: trials that learned nothing (Tukey's outliers) would press all others together."""
+    low, high = np.quantile(accuracies, [0.25, 0.75])
+    return max(min(accuracies), float(low - 1.5 * (high - low)))
+
+
+def _below(accuracies: Sequence[float], foot: float) -> str:
+    n = sum(accuracy < foot for accuracy in accuracies)
+    return f"; {n} below {foot:.3f} drawn there" if n else ""
+
+
+def _scale(values: "Range") -> tuple[Callable[[Any], float], list[Any]]:
+    """Where between 0 and 1 a value stands, and which values are named."""
+    if listed := values.choice or values.grid:
+        return lambda value: listed.index(value) / max(1, len(listed) - 1), listed
+    if values.log_uniform:
+        low, high = values.log_uniform
+        return lambda value: math.log(value / low) / math.log(high / low), [low, math.sqrt(low * high), high]
+    return _interval(*(values.uniform or ()))
+
+
+def _interval(low: float, high: float) -> tuple[Callable[[Any], float], list[Any]]:
+    return lambda value: (value - low) / (high - low or 1), [low, (low + high) / 2, high]
+
+
+def _short(value: Any) -> str:  # noqa: ANN401
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def by_parameter(rows: Sequence[Mapping[str, Any]], space: Mapping[str, "Range"]) -> Figure:
+    """What each parameter alone tells of the validation accuracy; shaded: within a standard error of the best.
+
+    Args:
+        rows: as for :func:`trials`, and with a ``val_accuracy_se``, maybe None.
+        space: likewise.
+    """
+    columns = min(3, len(space))
+    lines = -(-len(space) // columns)
+    figure = Figure((4 * columns, 3 * lines + 0.4), layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    accuracies = [row["val_accuracy"] for row in rows]
+    best, foot = accuracies[0], _foot(accuracies)
+    for axes in panels.flat[len(space) :]:
+        axes.set_axis_off()
+    for axes, (name, values) in zip(panels.flat, space.items(), strict=False):
+        place, ticks = _scale(values)
+        x = [place(row[name]) for row in rows]
+        axes.scatter(x, [max(foot, accuracy) for accuracy in accuracies], s=14, color=BLUE, alpha=0.6, lw=0)
+        axes.scatter(x[0], best, s=40, color=ORANGE)
+        axes.axhspan(best - (rows[0]["val_accuracy_se"] or 0), best, color=BLUE, alpha=0.12)
+        axes.set_xticks([place(tick) for tick in ticks], [_short(tick) for tick in ticks])
+        axes.set(xlabel=name.replace("_", " "), xlim=(-0.05, 1.05))
+        axes.grid(visible=True)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("validation accuracy")
+    figure.suptitle(
+        f"{len(rows):,} trials, the best in orange; shaded: within one standard error of it{_below(accuracies, foot)}"
+    )
+    return figure
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:

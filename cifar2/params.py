@@ -192,6 +192,46 @@ class Transfer(Configuration):
 AnyConfiguration = Annotated[Mlp | Cnn | Transfer, Field(discriminator="model")]
 
 
+class Range(_Strict):
+    """The values that a parameter has in a sweep: random ones of an interval, or one after the other of a list."""
+
+    log_uniform: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] | None = None
+    uniform: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    choice: Annotated[list[Any], Field(min_length=1)] | None = None
+    grid: Annotated[list[Any], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"needs one of {', '.join(type(self).model_fields)}")
+        interval = self.log_uniform or self.uniform
+        if interval and interval[0] >= interval[1]:
+            raise ValueError("the second bound must be above the first")
+        return self
+
+
+class Asha(_Strict):
+    """Which trials of a sweep are stopped early (Li et al. 2020, https://arxiv.org/abs/1810.05934).
+
+    After ``grace_epochs``, and after ``reduction_factor`` times as many, and so on, a trial goes on when its validation
+    accuracy is among the best 1 in ``reduction_factor`` that got so far before it.
+    """
+
+    grace_epochs: PositiveInt
+    reduction_factor: Annotated[int, Field(ge=2)]
+
+
+class Sweep(_Strict):
+    """Which configurations a sweep tries."""
+
+    base: Name
+    space: Annotated[dict[str, Range], Field(min_length=1)]
+    trials: PositiveInt
+    seed: Seed
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    asha: Asha | None
+
+
 class Refit(_Strict):
     """The final model: a seed that no configuration was judged by, and whether it also learns from val."""
 
@@ -211,6 +251,17 @@ class Params(_Strict):
     configs: Annotated[dict[Name, AnyConfiguration], Field(min_length=1)]
     beyond: dict[Name, AnyConfiguration]
     refit: Refit
+    sweep: Sweep
+
+    @model_validator(mode="after")
+    def _sweep_starts_from_a_configuration(self) -> Self:
+        if self.sweep.base not in self.configs:
+            raise ValueError(f"sweep.base: configs has no {self.sweep.base}")
+        known = set(type(self.configs[self.sweep.base]).model_fields) - {"model", "family", "input"}
+        for name in self.sweep.space:
+            if name not in known:
+                raise ValueError(f"sweep.space.{name}: not one of {', '.join(sorted(known))}")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

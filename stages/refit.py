@@ -34,10 +34,10 @@ def main() -> None:
     val = None if refit.include_val else training.examples(val_split, card.mean, card.std, device)
     network = models.build(card.shape, refit.seed).to(device)
     parameters = {"card": card, "configuration": configuration, "train": settings, "refit": refit}
-    inputs = [Path(__file__), folder / "train.safetensors", folder / "val.safetensors"]
+    inputs = [folder / "train.safetensors", folder / "val.safetensors"]
     curve = []
     with (
-        checkpoint.kept("final", parameters, inputs) as checkpoints,
+        checkpoint.kept("final", parameters, inputs, Path(__file__)) as checkpoints,
         Progress(f"final {name}", configuration.epochs or settings.epochs) as progress,
     ):
         saved = checkpoint.Checkpoint(checkpoints / "final.safetensors", everything.checkpoints.every)

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from cifar2 import charts, errors, figures, files, model_card, models, params, report
 
 METRICS, FIGURES = Path("metrics"), Path("metrics/figures")
-# The five configurations' best in the report that this began as: one run, without an interval.
 # The best of the report that this began as: one run, without an interval.
 ORIGINAL = 0.848
 N_UNITS = 48

@@ -26,12 +26,12 @@ def main() -> None:
         hardware.fix_convolutions(settings.threads)
     train, val = (training.examples(part, card.mean, card.std, device) for part in (split, val_split))
     parameters = {"card": card, "configuration": configuration, "train": settings}
-    inputs = [Path(__file__), folder / "train.safetensors", folder / "val.safetensors"]
+    inputs = [folder / "train.safetensors", folder / "val.safetensors"]
     diverged = None
     networks = {}
     curves: list[list[training.Epoch]] = []
     with (
-        checkpoint.kept(name, parameters, inputs) as checkpoints,
+        checkpoint.kept(name, parameters, inputs, Path(__file__)) as checkpoints,
         Progress(name, len(settings.seeds) * (configuration.epochs or settings.epochs)) as progress,
     ):
         try:

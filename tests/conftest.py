@@ -79,6 +79,7 @@ class Project:
             "sgd_steps": 5,
             "directions": 2,
         }
+        self.params["sweep"] |= {"trials": 3}
         self.write_params()
         made_by = params.Features(**self.params["features"])
         for seed, (name, n) in enumerate(SIZES.items()):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar2 import checkpoint
+from cifar2 import checkpoint, imports
 from cifar2.checkpoint import Checkpoint
 from cifar2.errors import UserError
 
@@ -16,13 +16,14 @@ def here(tmp_path, monkeypatch):
     """A folder with data and code of its own."""
     monkeypatch.chdir(tmp_path)
     Path("data").write_bytes(b"pictures")
-    Path("code").mkdir()
-    Path("code/a.py").write_text("x = 1")
-    monkeypatch.setattr(checkpoint, "CODE", Path("code"))
+    Path("cifar2").mkdir()
+    Path("cifar2/a.py").write_text("x = 1")
+    Path("script.py").write_text("from cifar2 import a, b")
+    monkeypatch.setattr(imports, "PACKAGE", Path("cifar2"))
 
 
 def kept(name="fine", parameters=PARAMETERS):
-    return checkpoint.kept(name, parameters, [Path("data")])
+    return checkpoint.kept(name, parameters, [Path("data")], Path("script.py"))
 
 
 def folder(**arguments):
@@ -39,15 +40,22 @@ def test_the_folder_is_named_after_the_configuration_and_all_that_its_runs_depen
     "change",
     [
         lambda: Path("data").write_bytes(b"picturet"),
-        lambda: Path("code/a.py").write_text("x = 2"),
-        lambda: Path("code/b.py").write_text(""),
+        lambda: Path("script.py").write_text("from cifar2 import b, a"),
+        lambda: Path("cifar2/a.py").write_text("x = 2"),
+        lambda: Path("cifar2/b.py").write_text(""),
     ],
-    ids=["data", "code", "a new module"],
+    ids=["data", "script", "module", "a new module"],
 )
 def test_other_data_or_code_have_another_folder(here, change):
     before = folder()
     change()
     assert folder() != before
+
+
+def test_code_that_it_does_not_import_has_no_say(here):
+    before = folder()
+    Path("cifar2/c.py").write_text("")
+    assert folder() == before
 
 
 def test_other_parameters_or_another_torch_have_another_folder(here, monkeypatch):

@@ -1,6 +1,5 @@
 """dvc.yaml and beyond/dvc.yaml say the truth about the code: DVC knows only what is listed there."""
 
-import ast
 import configparser
 import hashlib
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cifar2 import imports
 from tests.conftest import ROOT
 
 # By the folder below which everything lies that they write.
@@ -30,32 +30,7 @@ NEAR_DUPLICATES = "data/prepared/near_duplicates.csv"
 
 def imported_modules(path: Path) -> set[str]:
     """The project's modules that ``path`` imports when it runs, directly or not, as paths from the root."""
-    found: set[str] = set()
-    waiting = [path]
-    while waiting:
-        for module in _imports(ast.parse(waiting.pop().read_text())):
-            file = module.replace(".", "/") + ".py"
-            file = file if (ROOT / file).exists() else module.replace(".", "/") + "/__init__.py"
-            if (ROOT / file).exists() and file not in found:
-                found.add(file)
-                waiting.append(ROOT / file)
-    return found
-
-
-def _imports(tree: ast.AST) -> set[str]:
-    names: set[str] = set()
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module, "this walk reads absolute imports only"
-            assert node.level == 0, "this walk reads absolute imports only"
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        names |= _imports(node)
-    # `import a.b` runs a/__init__.py too.
-    return names | {name.partition(".")[0] for name in names}
+    return {str(module.relative_to(ROOT)) for module in imports.modules(path)}
 
 
 def script(stage: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cifar2 import dataset, figures, selection
+from cifar2 import dataset, figures, params, selection
 from cifar2.gradcheck import Case, Errors
 from tests.conftest import random_split
 
@@ -125,3 +125,44 @@ def test_a_png_holds_the_very_pixels():
     assert content == figures.png(image)
     pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(content)))).permute(2, 0, 1)
     assert torch.equal(pixels, image)
+
+
+SPACE = {
+    "lr": params.Range(log_uniform=[0.01, 1.0]),
+    "momentum": params.Range(uniform=[0.5, 0.9]),
+    "flip": params.Range(choice=[False, True]),
+}
+
+
+def swept(accuracies):
+    points = [{"lr": 0.1, "momentum": 0.7, "flip": True}, {"lr": 0.01, "momentum": 0.9, "flip": False}]
+    return [{**points[n % 2], "val_accuracy": a, "val_accuracy_se": 0.01} for n, a in enumerate(accuracies)]
+
+
+@pytest.mark.parametrize("draw", [figures.trials, figures.by_parameter])
+def test_a_sweep_names_its_parameters_and_their_bounds(draw):
+    shown = texts(draw(swept([0.9, 0.88, 0.87, 0.86]), SPACE))
+    for text in ("lr", "momentum", "flip", "0.01", "0.1", "0.7", "False", "validation accuracy", "4 trials"):
+        assert text in shown
+    assert "below" not in shown
+
+
+@pytest.mark.parametrize("draw", [figures.trials, figures.by_parameter])
+def test_a_trial_that_learned_nothing_does_not_press_the_others_together(draw):
+    assert "; 1 below 0.847 drawn there" in texts(draw(swept([0.9, 0.89, 0.88, 0.875, 0.87, 0.5]), SPACE))
+
+
+def test_each_trial_is_a_line_through_its_values_and_the_best_is_the_thick_one():
+    axes = figures.trials(swept([0.9, 0.8, 0.7]), SPACE).axes[0]
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 4]
+    assert [list(line.get_ydata()) for line in lines] == [
+        pytest.approx([0.5, 0.5, 1, 0]),
+        pytest.approx([0, 1, 0, 0.5]),
+        pytest.approx([0.5, 0.5, 1, 1]),
+    ]
+    assert lines[-1].get_linewidth() > lines[0].get_linewidth()
+
+
+def test_a_sweep_of_one_trial_and_one_parameter_can_be_drawn():
+    for draw in (figures.trials, figures.by_parameter):
+        assert "1 trials" in texts(draw(swept([0.9]), {"lr": params.Range(grid=[0.1])}))

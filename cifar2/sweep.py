@@ -1,0 +1,135 @@
+"""Many trials side by side on Ray Tune (https://docs.ray.io/en/latest/tune/), on this machine or on a cluster."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from tqdm import tqdm
+
+import cifar2
+from cifar2.errors import UserError
+from cifar2.params import Asha
+from cifar2.trial import Report
+
+Trial = Callable[[str], Iterator[Report]]
+# A trial whose machine goes away is tried anew so many times.
+TRIES = 3
+
+
+class _Actor(tune.Trainable):
+    """A process of Ray's that runs one trial after the other; a step is an epoch, or without ASHA the whole trial."""
+
+    def setup(self, config: dict[str, Any], run: Trial, by_epoch: bool) -> None:  # type: ignore[override]
+        self._run, self._by_epoch = run, by_epoch
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._reports = self._run(new_config["key"])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        report = next(report for report in self._reports if self._by_epoch or report.done)
+        return report._asdict()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """A trial begins anew: what ran for seconds is not worth a file."""
+
+
+class _Finished(tune.Callback):
+    """Hands on what trials found, and tells on the terminal how many there are to come."""
+
+    def __init__(self, finished: Callable[[str, dict[str, Any]], None], n: int) -> None:
+        self._finished, self._n = finished, n
+        self.done: set[str] = set()
+        self.reason = ""
+        self._best = 0.0
+        self._bar = tqdm(total=n, desc="sweep", unit="trial", disable=None)  # None: only where there is a terminal
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+        self._finished(trial.config["key"], trial.last_result["outcome"])
+        self.done.add(trial.config["key"])
+        self._best = max(self._best, trial.last_result["score"])
+        self._bar.set_postfix_str(f"best validation accuracy {self._best:.4f}", refresh=False)
+        self._bar.update()
+        hundredth = 100 * len(self.done) // self._n
+        if self._bar.disable and hundredth > 100 * (len(self.done) - 1) // self._n:
+            print(f"{len(self.done)} of {self._n} trials, best validation accuracy {self._best:.4f}", flush=True)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+        self.reason = str(trial.get_error()).strip().splitlines()[-1].split(". ")[0]
+
+
+def run(
+    keys: Sequence[str],
+    trial: Trial,
+    resources: Mapping[str, float],
+    asha: Asha | None,
+    finished: Callable[[str, dict[str, Any]], None],
+) -> None:
+    """Run a trial of each key, on as many processors as there are.
+
+    Ray is started here, on all cores, unless the variable RAY_ADDRESS names a cluster that this machine is part of; its
+    machines need what requirements.txt names, and get this package and the data from here.
+
+    Args:
+        keys: of the trials, all different.
+        trial: what to do for a key; it gets to the machines of a cluster with all that belongs to it.
+        resources: what a trial has of a machine, as {"cpu": 1, "gpu": 1}.
+        asha: when to stop trials that do worse than others, if at all.
+        finished: called here with the key and the outcome of each trial as soon as it ends.
+
+    Raises:
+        UserError: Ray cannot be reached, or trials failed even when tried anew; the others have finished.
+    """
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address.startswith("ray://"):
+        raise UserError(f"RAY_ADDRESS is {address}; run this on a machine of the cluster, with RAY_ADDRESS=auto")
+    # Each trial's files, its progress table and its logs would cost more than a short trial.
+    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    try:
+        ray.init(
+            address,
+            include_dashboard=False if address == "local" else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            runtime_env={"py_modules": [cifar2]},
+        )
+    except (ConnectionError, RayError, RuntimeError) as error:
+        raise UserError(f"no Ray at RAY_ADDRESS={address}: {str(error).splitlines()[0]}") from error
+    followed = _Finished(finished, len(keys))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            tune.run(
+                tune.with_parameters(_Actor, run=trial, by_epoch=asha is not None),
+                config={"key": tune.grid_search(list(keys))},
+                resources_per_trial=dict(resources),
+                metric="score",
+                mode="max",
+                scheduler=_scheduler(asha),
+                reuse_actors=True,
+                storage_path=folder,
+                verbose=0,
+                max_failures=TRIES - 1,
+                raise_on_failed_trial=False,
+                callbacks=[followed],
+            )
+    finally:
+        ray.shutdown()
+    if failed := len(keys) - len(followed.done):
+        raise UserError(
+            f"{failed} of {len(keys)} trials failed {TRIES} times ({followed.reason}); the next sweep runs them alone"
+        )
+
+
+def _scheduler(asha: Asha | None) -> TrialScheduler:
+    if not asha:
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    # Beyond the longest trial, which would otherwise be stopped before it has told its end.
+    return ASHAScheduler(max_t=10**6, grace_period=asha.grace_epochs, reduction_factor=asha.reduction_factor)

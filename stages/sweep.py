@@ -1,0 +1,72 @@
+"""Try many configurations, drawn from a space, on Ray: ``python stages/sweep.py``.
+
+What a trial found is kept in ``.sweep``, under a hash of all that it depends on, and is not trained again: neither
+after an interruption nor when there are more trials than last time.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from cifar2 import checkpoint, dataset, errors, figures, files, params, space, trial
+
+# Outside of what DVC knows, which deletes the outputs of a stage before it runs.
+FOLDER = Path(".sweep")
+
+
+def main() -> None:
+    everything = params.load()
+    settings = everything.sweep
+    base = everything.configs[settings.base]
+    points = [space.point(settings.space, settings.seed, number) for number in range(settings.trials)]
+    configurations = [space.configuration(base, point) for point in points]
+
+    train = everything.train.model_copy(update={"seeds": settings.seeds})
+    folder = Path("data", base.input)
+    inputs = [folder / "train.safetensors", folder / "val.safetensors"]
+    parameters = {"train": train, "normalise": everything.normalise, "asha": settings.asha}
+    common = checkpoint.digest(parameters, inputs, Path(trial.__file__))
+    keys = [hashlib.sha256(f"{common}{c.model_dump_json()}".encode()).hexdigest()[:16] for c in configurations]
+    by_key = dict(zip(keys, configurations, strict=True))
+
+    waiting = {key: c for key, c in by_key.items() if not (FOLDER / f"{key}.json").exists()}
+    print(f"{len(by_key)} trials, of which {len(waiting)} are to be run", flush=True)
+    if waiting:
+        try:
+            from cifar2 import sweep
+        except ModuleNotFoundError as error:
+            raise errors.UserError(f"no {error.name} here; `make install` gets all that the sweep needs") from error
+        splits = dataset.load(inputs[0]), dataset.load(inputs[1])
+        trials = trial.Trials(everything.model_copy(update={"train": train}), *splits, waiting)
+        sweep.run(
+            list(waiting),
+            trials.run,
+            {"cpu": 1 if base.model == "mlp" else train.threads, "gpu": int(train.device == "cuda")},
+            settings.asha,
+            lambda key, outcome: files.write_json(FOLDER / f"{key}.json", outcome),
+        )
+
+    rows = []
+    for number, key in enumerate(keys):
+        if key in by_key:  # equal ones count once
+            del by_key[key]
+            outcome = files.read_json(FOLDER / f"{key}.json", trial.OUTCOME)
+            rows.append({"trial": number, **points[number], **outcome})
+    rows.sort(key=_order)
+    measured = [row for row in rows if row["val_accuracy"] is not None]
+    if not measured:
+        raise errors.UserError("every trial diverged; lower sweep.space.lr in params.yaml")
+    table = [(rank, *row.values()) for rank, row in enumerate(rows, 1)]
+    files.write_csv(Path("metrics/sweep.csv"), ("rank", *rows[0]), table)
+    figures.write(Path("metrics/figures/sweep.png"), figures.trials(measured, settings.space))
+    figures.write(Path("metrics/figures/sweep_by_parameter.png"), figures.by_parameter(measured, settings.space))
+
+
+def _order(row: dict[str, Any]) -> tuple[bool, bool, float, float, int]:
+    """The best first; after those that were trained to their end those that were stopped, then those that diverged."""
+    measured = -(row["val_accuracy"] or 0), row["val_loss"] or 0
+    return row["diverged"] is not None, row["stopped"] is not None, *measured, row["trial"]
+
+
+if __name__ == "__main__":
+    errors.run(main)

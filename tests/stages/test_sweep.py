@@ -1,0 +1,164 @@
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cifar2 import sweep
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The keys of the trials that ran, here one after the other and without Ray, the last one first."""
+    found = []
+
+    def run(keys, trial, resources, asha, finished):
+        for key in reversed(keys):
+            *_, last = trial(key)
+            finished(key, last.outcome)
+            found.append(key)
+
+    monkeypatch.setattr(sweep, "run", run)
+    return found
+
+
+def table():
+    with Path("metrics/sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def again(project, ran, run_stage, **changes):
+    """How many more trials run when ``changes`` are made to the sweep."""
+    before = len(ran)
+    project.params["sweep"] |= changes
+    project.write_params()
+    run_stage("sweep.py")
+    return len(ran) - before
+
+
+def test_it_writes_a_table_and_two_pictures(project, run_stage, ran):
+    before = set(project.snapshot())
+    again(project, ran, run_stage, trials=8, space={"lr": {"log_uniform": [1e-4, 1.0]}})
+    new = {name for name in set(project.snapshot()) - before if not name.startswith(".sweep")}
+    assert new == {"metrics/sweep.csv", "metrics/figures/sweep.png", "metrics/figures/sweep_by_parameter.png"}
+    rows = table()
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 9)]
+    order = [(-float(row["val_accuracy"]), float(row["val_loss"])) for row in rows]
+    assert order == sorted(order)
+    assert len(set(order)) > 1
+    assert sorted(int(row["trial"]) for row in rows) == list(range(8))
+
+
+def test_no_model_is_kept(project, run_stage, ran):
+    run_stage("sweep.py")
+    assert not Path("data/models").exists()
+    assert max(path.stat().st_size for path in Path(".sweep").iterdir()) < 1000
+
+
+def test_the_files_are_the_same_in_whatever_order_trials_end(project, run_stage, ran, monkeypatch):
+    run_stage("sweep.py")
+    before = {name: content for name, content in project.snapshot().items() if name.startswith("metrics")}
+    shutil.rmtree(".sweep")
+    reverse = sweep.run
+    monkeypatch.setattr(sweep, "run", lambda keys, *rest: reverse(list(keys)[::-1], *rest))
+    run_stage("sweep.py")
+    assert ran == [*ran[:3], *ran[:3][::-1]]
+    assert {name: project.snapshot()[name] for name in before} == before
+
+
+def test_what_has_finished_is_not_trained_again(project, run_stage, ran):
+    run_stage("sweep.py")
+    assert again(project, ran, run_stage) == 0
+    assert again(project, ran, run_stage, trials=5) == 2
+    assert again(project, ran, run_stage, trials=4) == 0
+    assert len(table()) == 4
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"seeds": [1]}, {"asha": {"grace_epochs": 1, "reduction_factor": 2}}])
+def test_what_a_trial_depends_on_makes_it_another_one(project, run_stage, ran, change):
+    run_stage("sweep.py")
+    assert again(project, ran, run_stage, **change) == 3
+
+
+def test_other_data_and_other_parameters_of_training_make_it_another_one(project, run_stage, ran):
+    run_stage("sweep.py")
+    project.params["train"]["batch_size"] = 8
+    assert again(project, ran, run_stage) == 3
+    shutil.copy("data/prepared/test.safetensors", "data/prepared/val.safetensors")
+    assert again(project, ran, run_stage) == 3
+
+
+def test_an_interrupted_trial_leaves_the_finished_ones(project, run_stage, ran, monkeypatch):
+    whole = sweep.run
+
+    def killed(keys, trial, resources, asha, finished):
+        whole(list(keys)[:2], trial, resources, asha, finished)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "run", killed)
+    with pytest.raises(SystemExit):
+        run_stage("sweep.py")
+    assert not Path("metrics").exists()
+    monkeypatch.setattr(sweep, "run", whole)
+    assert again(project, ran, run_stage) == 1
+
+
+def test_equal_points_are_one_trial(project, run_stage, ran):
+    assert again(project, ran, run_stage, space={"lr": {"grid": [0.1, 0.2]}}, trials=5) == 2
+    assert [row["trial"] for row in sorted(table(), key=lambda row: row["trial"])] == ["0", "1"]
+
+
+def test_one_that_diverged_comes_last(project, run_stage, ran):
+    again(project, ran, run_stage, space={"lr": {"grid": [1e30, 0.1]}})
+    first, last = table()
+    assert (first["lr"], first["diverged"]) == ("0.1", "")
+    assert last["diverged"].startswith("seed 0, epoch 1")
+    assert last["val_accuracy"] == ""
+
+
+def test_when_all_diverge_that_is_told_and_nothing_written(project, fails_with, ran):
+    project.params["sweep"]["space"] = {"lr": {"grid": [1e30, 1e31]}}
+    project.write_params()
+    assert "every trial diverged" in fails_with("sweep.py")
+    assert not Path("metrics").exists()
+
+
+def test_one_that_was_stopped_comes_after_all_that_were_not(project, run_stage, ran):
+    run_stage("sweep.py")
+    worst = table()[-1]
+    path = next(
+        p for p in Path(".sweep").iterdir() if json.loads(p.read_text())["val_loss"] == float(worst["val_loss"])
+    )
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stopped": 1, "val_accuracy": 1.0}))
+    run_stage("sweep.py")
+    assert [row["stopped"] for row in table()] == ["", "", "1"]
+    assert table()[2]["trial"] == worst["trial"]
+
+
+def test_a_damaged_outcome_is_told(project, run_stage, fails_with, ran):
+    run_stage("sweep.py")
+    path = next(Path(".sweep").iterdir())
+    path.write_text(path.read_text()[:50])
+    assert str(path) in fails_with("sweep.py")
+
+
+def test_a_base_that_learns_from_features_is_swept_too(project, run_stage, ran):
+    assert again(project, ran, run_stage, base="linear", space={"lr": {"uniform": [0.01, 0.1]}}) == 3
+
+
+def test_without_ray_it_says_how_to_get_it(project, fails_with, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cifar2.sweep", None)
+    monkeypatch.delattr("cifar2.sweep")
+    assert "`make install`" in fails_with("sweep.py")
+
+
+def test_the_projects_own_table_is_of_its_own_sweep():
+    with (ROOT / "metrics/sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())["sweep"]
+    assert len(rows) == document["trials"]
+    assert set(document["space"]) < set(rows[0])

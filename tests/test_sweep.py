@@ -1,0 +1,167 @@
+"""The sweep on Ray: on this machine, on a cluster of two nodes, and with parts of either killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import psutil
+import pytest
+import torch
+
+from benchmarks import scale
+from cifar2 import sweep
+from cifar2.errors import UserError
+from tests.conftest import ROOT
+from tests.test_interruption import kill_when, log, wait_until
+
+pytestmark = pytest.mark.slow
+
+# Each takes about a second.
+N, EPOCHS = 16, 200
+
+
+@pytest.fixture
+def swept(project):
+    project.params["configs"]["augmented"] |= {"epochs": EPOCHS}
+    project.params["sweep"] |= {"trials": N, "space": {"lr": {"log_uniform": [1e-6, 1e-2]}}}
+    project.write_params()
+    return project
+
+
+def start(folder, **variables):
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": str(ROOT)} | variables
+    with (folder / "log").open("ab") as said:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "stages/sweep.py")],
+            cwd=folder,
+            env=environment,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+
+
+def finished(folder, n):
+    return len(list((folder / ".sweep").glob("*.json"))) >= n
+
+
+def results(folder):
+    return {path.name: path.read_bytes() for path in (folder / "metrics").rglob("*.*")}
+
+
+@pytest.fixture
+def by_hand(swept, run_stage, monkeypatch):
+    """What the sweep leads to without Ray, one trial after the other."""
+
+    def run(keys, trial, resources, asha, finished):
+        for key in keys:
+            *_, last = trial(key)
+            finished(key, last.outcome)
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two would wait for each other most of the time
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "run", run)
+        run_stage("sweep.py")
+    torch.set_num_threads(n_threads)
+    found = results(swept.folder)
+    for path in [*(swept.folder / ".sweep").iterdir(), *(swept.folder / "metrics").rglob("*.*")]:
+        path.unlink()
+    return found
+
+
+def test_on_this_machine_a_sweep_whose_driver_was_killed_runs_what_is_missing_alone(swept, by_hand):
+    driver = start(swept.folder)
+    assert kill_when(driver, partial(finished, swept.folder, 3))
+    before = {path.name: path.stat().st_mtime_ns for path in (swept.folder / ".sweep").iterdir()}
+    assert len(before) < N
+    assert not results(swept.folder)
+    assert start(swept.folder).wait() == 0
+    assert f"{N} trials, of which {N - len(before)} are to be run" in log(swept.folder)
+    assert (
+        before.items() <= {path.name: path.stat().st_mtime_ns for path in (swept.folder / ".sweep").iterdir()}.items()
+    )
+    assert results(swept.folder) == by_hand
+
+
+def test_a_killed_worker_costs_its_trial_some_time_and_nothing_else(swept, by_hand):
+    driver = start(swept.folder)
+    wait_until(driver, partial(finished, swept.folder, 2))
+    children = psutil.Process(driver.pid).children(recursive=True)
+    next(child for child in children if "ray::_Inner" in " ".join(child.cmdline())).kill()
+    assert driver.wait() == 0
+    assert results(swept.folder) == by_hand
+
+
+def test_ctrl_c_stops_it_with_one_line(swept):
+    driver = start(swept.folder)
+    wait_until(driver, partial(finished, swept.folder, 1))
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait() == 128 + signal.SIGINT
+    assert "stopped by SIGINT" in log(swept.folder)
+    assert "Traceback" not in log(swept.folder)
+    assert not results(swept.folder)
+
+
+def test_on_a_cluster_a_killed_node_loses_no_finished_trial(swept, by_hand):
+    with scale.cluster(2) as nodes:
+        driver = start(swept.folder, RAY_ADDRESS=os.environ["RAY_ADDRESS"])
+        wait_until(driver, partial(finished, swept.folder, 4))
+        before = {path.name for path in (swept.folder / ".sweep").iterdir()}
+        assert len(before) < N
+        scale.kill(nodes[1])
+        assert driver.wait() == 0
+    assert before < {path.name for path in (swept.folder / ".sweep").iterdir()}
+    assert results(swept.folder) == by_hand
+
+
+def test_when_a_clusters_head_is_killed_the_rest_can_run_elsewhere(swept, by_hand):
+    with scale.cluster(1) as nodes:
+        driver = start(swept.folder, RAY_ADDRESS=os.environ["RAY_ADDRESS"])
+        wait_until(driver, partial(finished, swept.folder, 3))
+        assert driver.poll() is None
+        scale.kill(nodes[0])
+        assert driver.wait(120) != 0
+    n_finished = len(list((swept.folder / ".sweep").glob("*.json")))
+    assert 3 <= n_finished < N
+    assert start(swept.folder).wait() == 0
+    assert f"of which {N - n_finished} are to be run" in log(swept.folder)
+    assert results(swept.folder) == by_hand
+
+
+def test_a_cluster_with_a_token_runs_the_sweep_of_who_has_it_alone(swept, by_hand, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 32)
+    with scale.cluster(1):
+        address = os.environ["RAY_ADDRESS"]
+        assert start(swept.folder, RAY_ADDRESS=address, RAY_AUTH_TOKEN="b" * 32).wait() == 1
+        assert log(swept.folder).splitlines()[-1].startswith("error: no Ray at RAY_ADDRESS=")
+        assert not finished(swept.folder, 1)
+        assert start(swept.folder, RAY_ADDRESS=address).wait() == 0
+    assert results(swept.folder) == by_hand
+
+
+@pytest.mark.parametrize(
+    ("address", "told"), [("ray://127.0.0.1:10001", "RAY_ADDRESS=auto"), ("127.0.0.1:1", "no Ray at RAY_ADDRESS=")]
+)
+def test_an_address_that_leads_nowhere_is_told(swept, address, told):
+    assert start(swept.folder, RAY_ADDRESS=address).wait() == 1
+    line = log(swept.folder).splitlines()[-1]
+    assert line.startswith("error: ")
+    assert told in line
+    assert "Traceback" not in log(swept.folder)
+
+
+def test_trials_that_fail_are_told_and_the_others_kept(tmp_path):
+    kept = {}
+
+    def trial(key):
+        if key == "bad":
+            raise ValueError("no such thing")
+        yield sweep.Report(0.5, {"val_accuracy": 0.5}, True)
+
+    with pytest.raises(UserError, match=r"1 of 3 trials failed 3 times \(.*no such thing\)"):
+        sweep.run(["a", "bad", "b"], trial, {"cpu": 1}, None, kept.__setitem__)
+    assert set(kept) == {"a", "b"}
