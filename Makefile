@@ -6,7 +6,7 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro beyond sweep compare bench test coverage test-slow browser lint audit format readme lock clean
+.PHONY: help install repro beyond sweep compare bench test coverage test-slow browser lint stale audit format readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,10 +46,14 @@ browser: install  ## install what that test needs: Chromium (Debian's, as root) 
 	command -v chromium || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium; }
 	test -d $(VENV)/axe/node_modules/axe-core || npm install --silent --no-save --no-package-lock --prefix $(VENV)/axe axe-core@4.14.1
 
-lint: install  ## check style (ruff) and types (mypy)
+lint: install  ## check style (ruff), types (mypy) and the workflow (actionlint)
 	ruff check
 	ruff format --check
 	mypy
+	actionlint
+
+stale: install  ## name what changed since dvc.lock was written, and the stages that must run again (needs no data)
+	python -m tools.stale
 
 audit: install  ## look up known vulnerabilities of the locked packages (bandit's rules are ruff's S, in lint)
 	pip-audit --requirement requirements.txt --require-hashes --disable-pip --progress-spinner off

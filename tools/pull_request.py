@@ -1,0 +1,72 @@
+"""What a pull request changes in parameters, metrics and figures, as Markdown for its comment.
+
+``python -m tools.pull_request BASE HEAD`` prints it for two revisions.  It needs no data: all three are in git.
+Pictures are shown from where GitHub serves a commit's files, in the repository that GITHUB_SERVER_URL and
+GITHUB_REPOSITORY name, which has to be a public one.
+"""
+
+import argparse
+import html
+import os
+import re
+import subprocess
+from urllib.parse import quote
+
+# Whose numbers are no `metrics:` in dvc.yaml.
+BEYOND = ["--recursive", "--targets", "beyond/metrics/train", "beyond/metrics/evaluate"]
+
+
+def squeezed(table: str) -> str:
+    """A table without what makes its columns equally wide: GitHub takes comments of up to 65,536 characters."""
+    return re.sub(r"-{4,}", "---", re.sub(" +", " ", table)).strip()
+
+
+def section(title: str, table: str) -> str:
+    """A table of ``dvc metrics diff`` or ``dvc params diff`` below its title; without rows, that nothing differs."""
+    rows = table.strip().splitlines()[2:]
+    return f"### {title}\n\n{squeezed(table) if rows else 'No difference.'}\n"
+
+
+def changed_figures(diff: str) -> dict[str, str]:
+    """The status letter of every path in what ``git diff --name-status -z --no-renames`` prints."""
+    fields = diff.split("\0")[:-1]
+    return dict(zip(fields[1::2], fields[::2], strict=True))
+
+
+def picture(path: str, status: str, base: str, head: str) -> str:
+    """A figure with that status letter side by side: as it was and as it is, below the URLs of the commits' files."""
+    name = html.escape(path)
+    before, after = (f'<img src="{url}/{quote(path)}" width="400" alt="{name}">' for url in (base, head))
+    shown = {"A": ("new", after), "D": (before, "gone")}.get(status, (before, after))
+    return f"<code>{name}</code>\n\n| base | head |\n|---|---|\n| {shown[0]} | {shown[1]} |\n"
+
+
+def _printed(*command: str) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", help="the revision that the pull request starts from")
+    parser.add_argument("head", help="its last one")
+    arguments = parser.parse_args()
+    revisions = [arguments.base, arguments.head]
+    base, head = (_printed("git", "rev-parse", "--verify", revision).strip() for revision in revisions)
+    print(f"What this pull request changes: {base} (base) against {head} (head).\n")
+    for title, kind, options in (
+        ("Parameters", "params", []),
+        ("Metrics", "metrics", []),
+        ("Metrics of what lies beyond", "metrics", BEYOND),
+    ):
+        print(section(title, _printed("dvc", kind, "diff", "--md", *revisions, *options)))
+    print("### Figures\n")
+    diff = _printed("git", "diff", "--name-status", "-z", "--no-renames", *revisions, "--", "*metrics/figures/*.png")
+    files = f"{os.environ['GITHUB_SERVER_URL']}/{os.environ['GITHUB_REPOSITORY']}/raw"
+    for path, status in changed_figures(diff).items():
+        print(picture(path, status, f"{files}/{base}", f"{files}/{head}"))
+    if not diff:
+        print("No difference.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Name what changed since dvc.lock was written, and the stages that have to run again: ``make stale``.
+
+It needs no data, so that a pull request can be checked in a clone that has pulled nothing.  ``dvc repro --dry
+--allow-missing`` is meant for that, but takes a folder without its files, as ``data/models/train`` in a clone, for a
+changed one, and a folder that is not even there for an unchanged one.  Here a dependency is looked up in DVC's own file
+system: git's files and, for what is in no clone, the hash that dvc.lock has of it as an output.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from dvc.dependency.param import ParamsDependency
+from dvc.exceptions import DvcException
+from dvc.repo import Repo, lock_repo
+
+
+def stale(repo: Repo) -> dict[str, list[str]]:
+    """What changed, by the stage that has to run again: parameters, paths, its command.
+
+    The dependencies of a frozen stage do not count, as in ``dvc repro``.
+
+    Raises:
+        DvcException: dvc.yaml, dvc.lock or params.yaml cannot be read.
+    """
+    found = {}
+    with lock_repo(repo):
+        for stage in repo.index.stages:
+            for dep in stage.deps:
+                if not isinstance(dep, ParamsDependency):
+                    dep.fs, dep.fs_path = repo.dvcfs, repo.dvcfs.from_os_path(dep.fs_path)
+            try:
+                entries = stage.status().get(stage.addressing, [])
+            except FileNotFoundError as error:  # the output of a stage that never ran has no hash either
+                entries = [{"changed deps": {str(error.filename): "new"}}]
+            changed = [what for entry in entries for what in _changed(stage.addressing, entry)]
+            if changed:
+                found[stage.addressing] = changed
+    return found
+
+
+def _changed(stage: str, entry: str | dict[str, dict[str, str | dict[str, str]]]) -> Iterator[str]:
+    """What an entry of DVC's status names: "changed command", "changed deps" or "changed outs"."""
+    if isinstance(entry, str):
+        yield f"{stage}'s {entry.split()[-1]}"
+        return
+    for of_kind in entry.values():
+        for path, how in of_kind.items():
+            if isinstance(how, dict):
+                yield from how  # the parameters of a file
+            elif how != "not in cache":
+                yield path
+
+
+def message(found: dict[str, list[str]]) -> str:
+    """One line: what changed, and what to do."""
+    changed = dict.fromkeys(what for of_stage in found.values() for what in of_stage)
+    pipelines = dict.fromkeys(stage.rpartition(":")[0] or "dvc.yaml" for stage in found)
+    return (
+        f"{', '.join(changed)} changed since dvc.lock was written: `dvc repro {' '.join(pipelines)}`, "
+        "then commit dvc.lock and metrics (CONTRIBUTING.md says when `dvc commit` will do)"
+    )
+
+
+def main() -> None:
+    try:
+        with Repo() as repo:
+            found = stale(repo)
+    except DvcException as error:
+        sys.exit(f"error: {error}")
+    for stage, changed in found.items():
+        print(f"{stage} must run again: {', '.join(changed)}", flush=True)
+    if found:
+        sys.exit(f"error: {message(found)}")
+    print("dvc.lock has the results of this code and these parameters")
+
+
+if __name__ == "__main__":
+    main()
