@@ -8,11 +8,12 @@ import json
 import multiprocessing
 import os
 import resource
+import secrets
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -32,10 +33,11 @@ SHORT, REAL, MANY, QUEUED, ROUNDS = 400, 16, 10_000, 8, 3
 
 
 class Took(NamedTuple):
-    """How long trials took, in seconds: until the first had ended, and from there on until the last had."""
+    """How many seconds until the first trial had ended, how many more until the last had; the driver's peak in MiB."""
 
     start: float
     rest: float
+    memory: float = 0
 
 
 def short(key: str) -> Iterator[Report]:
@@ -58,44 +60,46 @@ def _keys(n: int) -> list[str]:
     return [f"{i:016x}" for i in range(n)]
 
 
-def swept(run: Callable[[str], Iterator[Report]], n: int) -> Took:
-    """What a sweep of ``n`` trials takes, on the cluster that RAY_ADDRESS names or on one of its own."""
-    ends: list[float] = []
-    start = time.perf_counter()
-    sweep.run(_keys(n), run, {"cpu": 1}, None, lambda key, outcome: ends.append(time.perf_counter()))
-    return Took(ends[0] - start, ends[-1] - ends[0])
+def drive(kind: str, n: int, environment: Mapping[str, str]) -> Took:
+    """What a sweep takes whose driver is a process of its own, on the cluster that the environment names or a new one.
+
+    Args:
+        kind: of the trials, ``short`` or ``real``.
+        n: how many.
+        environment: RAY_ADDRESS and what goes with it, or nothing.
+    """
+    command = [sys.executable, "-m", __name__, kind, str(n)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=True, stdout=subprocess.PIPE)
+    return Took(*json.loads(done.stdout))
 
 
 @contextmanager
-def cluster(n: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def cluster(n: int) -> Iterator[tuple[dict[str, str], list[subprocess.Popen[bytes]]]]:
     """``n`` nodes of Ray on this machine, each as ``ray start`` makes it, with its share of the cores and of memory.
 
-    Meanwhile RAY_ADDRESS names them.
+    Yields:
+        The environment by which one reaches them, a token included; their processes.
     """
     share = [f"--num-cpus={max(1, CORES // n)}", f"--object-store-memory={500 * 2**20}"]
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
     with ExitStack() as stack:
-        address = ""
         nodes = []
         for _ in range(n):
             # Short, since sockets lie in it, whose paths have at most 107 characters.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True))
+            address = environment.get("RAY_ADDRESS")
             role = [f"--address={address}"] if address else ["--head", "--port=0", "--include-dashboard=false"]
-            command = ["ray", "start", "--block", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}", *role, *share]
-            node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            command = ["ray", "start", "--block", f"--temp-dir={folder}", *role, *share]
+            node = subprocess.Popen(
+                command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
             stack.callback(_end, node)
             nodes.append(node)
-            found = Path(folder, "ray_current_cluster")
-            while not address:
+            named = Path(folder, "ray_current_cluster")
+            while not named.exists() or not named.read_text():
                 time.sleep(0.1)
-                address = found.read_text().strip() if found.exists() else ""
-        before = os.environ.get("RAY_ADDRESS")
-        os.environ["RAY_ADDRESS"] = address
-        try:
-            yield nodes
-        finally:
-            del os.environ["RAY_ADDRESS"]
-            if before:
-                os.environ["RAY_ADDRESS"] = before
+            environment["RAY_ADDRESS"] = named.read_text().strip()
+        yield environment, nodes
 
 
 def kill(node: subprocess.Popen[bytes]) -> None:
@@ -163,18 +167,17 @@ def queued(n: int) -> float:
 
 def rows(settings: params.Params) -> list[Row]:
     """One row a question; in the rows of trials that sleep, ours is what one costs beyond its sleep."""
-    trials = real(settings)
     nodes: dict[int, tuple[list[float], list[float], list[float]]] = {n: ([], [], []) for n in (1, 2)}
     processes = []
     for _ in range(ROUNDS):
         for n, (costs, starts, took) in nodes.items():
-            with cluster(n), redirect_stdout(None):
-                found = swept(short, SHORT)
-                costs.append(1000 * (found.rest / (SHORT - 1) - SLEEP / CORES))
+            with cluster(n) as (environment, _):
+                found = drive("short", SHORT, environment)
+                costs.append(_cost(found, SHORT))
                 starts.append(found.start)
-                took.append(swept(trials.run, REAL).rest)
-        processes.append(bare(trials).rest)
-    many, few = (json.loads(subprocess.check_output([sys.executable, "-m", __name__, str(n)])) for n in (MANY, 100))
+                took.append(drive("real", REAL, environment).rest)
+        processes.append(bare(real(settings)).rest)
+    few, many = drive("short", 100, {}), drive("short", MANY, {})
     by_dvc = [1000 * (queued(QUEUED) / QUEUED - SLEEP / CORES) for _ in range(ROUNDS)]
     allowed = [1000 * OVERHEAD] * ROUNDS
     return [
@@ -196,19 +199,27 @@ def rows(settings: params.Params) -> list[Row]:
             for n, (_, _, took) in nodes.items()
         ),
         row("first_trial", "until the first trial ends, on two nodes against one", nodes[2][1], nodes[1][1], "s"),
-        row("driver_memory", f"peak with {MANY:,} trials against 100", [many["mib"]], [few["mib"]], "MiB"),
-        row("overhead_many", f"with {MANY:,} trials, against the most", [many["ms"]], allowed[:1], "ms", "<= 1"),
+        row("driver_memory", f"peak with {MANY:,} trials against 100", [many.memory], [few.memory], "MiB"),
+        row("overhead_many", f"with {MANY:,} trials, against the most", [_cost(many, MANY)], allowed[:1], "ms", "<= 1"),
         row("dvc_queue", "a trial on Ray against an experiment of `dvc queue`", nodes[1][0], by_dvc, "ms"),
     ]
 
 
+def _cost(took: Took, n: int) -> float:
+    """Milliseconds a trial beyond its sleep."""
+    return 1000 * (took.rest / (n - 1) - SLEEP / CORES)
+
+
 def main() -> None:
-    """Print as JSON what as many trials cost as the argument says, and the most memory that this process had."""
-    n = int(sys.argv[1])
+    """Be the driver of a sweep, for :func:`drive`: print as JSON what it took."""
+    kind, n = sys.argv[1], int(sys.argv[2])
+    run = short if kind == "short" else real(params.load()).run
+    ends: list[float] = []
+    start = time.perf_counter()
     with redirect_stdout(sys.stderr):
-        found = swept(short, n)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"ms": 1000 * (found.rest / (n - 1) - SLEEP / CORES), "mib": peak}))
+        sweep.run(_keys(n), run, {"cpu": 1}, None, lambda key, outcome: ends.append(time.perf_counter()))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(Took(ends[0] - start, ends[-1] - ends[0], memory)))
 
 
 if __name__ == "__main__":

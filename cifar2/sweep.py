@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -89,8 +90,14 @@ def run(
     address = os.environ.get("RAY_ADDRESS", "local")
     if address.startswith("ray://"):
         raise UserError(f"RAY_ADDRESS is {address}; run this on a machine of the cluster, with RAY_ADDRESS=auto")
-    # Each trial's files, its progress table and its logs would cost more than a short trial.
-    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    os.environ |= {
+        # Each trial's files, its progress table and its logs would cost more than a short trial.
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        # Signals end it at once, as they end any stage.
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    }
+    on_terminate = signal.getsignal(signal.SIGTERM)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         ray.init(
@@ -101,7 +108,11 @@ def run(
             runtime_env={"py_modules": [cifar2]},
         )
     except Exception as error:  # Ray's own are of many types, and of none
-        raise UserError(f"no Ray at RAY_ADDRESS={address}: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"no Ray at RAY_ADDRESS={address}: {str(error).splitlines()[0]} "
+            "(a cluster that asks for a token wants RAY_AUTH_MODE=token here too)"
+        ) from error
+    signal.signal(signal.SIGTERM, on_terminate)  # which Ray takes for itself
     followed = _Finished(finished, len(keys))
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -95,19 +95,20 @@ def test_a_killed_worker_costs_its_trial_some_time_and_nothing_else(swept, by_ha
     assert results(swept.folder) == by_hand
 
 
-def test_ctrl_c_stops_it_with_one_line(swept):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_with_one_line(swept, number):
     driver = start(swept.folder)
     wait_until(driver, partial(finished, swept.folder, 1))
-    driver.send_signal(signal.SIGINT)
-    assert driver.wait() == 128 + signal.SIGINT
-    assert "stopped by SIGINT" in log(swept.folder)
+    driver.send_signal(number)
+    assert driver.wait() == 128 + number
+    assert f"stopped by {number.name}" in log(swept.folder)
     assert "Traceback" not in log(swept.folder)
     assert not results(swept.folder)
 
 
 def test_on_a_cluster_a_killed_node_loses_no_finished_trial(swept, by_hand):
-    with scale.cluster(2) as nodes:
-        driver = start(swept.folder, RAY_ADDRESS=os.environ["RAY_ADDRESS"])
+    with scale.cluster(2) as (environment, nodes):
+        driver = start(swept.folder, **environment)
         wait_until(driver, partial(finished, swept.folder, 4))
         before = {path.name for path in (swept.folder / ".sweep").iterdir()}
         assert len(before) < N
@@ -118,8 +119,8 @@ def test_on_a_cluster_a_killed_node_loses_no_finished_trial(swept, by_hand):
 
 
 def test_when_a_clusters_head_is_killed_the_rest_can_run_elsewhere(swept, by_hand):
-    with scale.cluster(1) as nodes:
-        driver = start(swept.folder, RAY_ADDRESS=os.environ["RAY_ADDRESS"])
+    with scale.cluster(1) as (environment, nodes):
+        driver = start(swept.folder, **environment)
         wait_until(driver, partial(finished, swept.folder, 3))
         assert driver.poll() is None
         scale.kill(nodes[0])
@@ -131,16 +132,11 @@ def test_when_a_clusters_head_is_killed_the_rest_can_run_elsewhere(swept, by_han
     assert results(swept.folder) == by_hand
 
 
-def test_a_cluster_with_a_token_runs_the_sweep_of_who_has_it_alone(swept, by_hand, monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 32)
-    with scale.cluster(1):
-        address = os.environ["RAY_ADDRESS"]
-        assert start(swept.folder, RAY_ADDRESS=address, RAY_AUTH_TOKEN="b" * 32).wait() == 1
-        assert log(swept.folder).splitlines()[-1].startswith("error: no Ray at RAY_ADDRESS=")
-        assert not finished(swept.folder, 1)
-        assert start(swept.folder, RAY_ADDRESS=address).wait() == 0
-    assert results(swept.folder) == by_hand
+def test_a_cluster_with_a_token_refuses_who_has_another(swept):
+    with scale.cluster(1) as (environment, _):
+        assert start(swept.folder, **environment | {"RAY_AUTH_TOKEN": "b" * 32}).wait() == 1
+    assert log(swept.folder).splitlines()[-1].startswith("error: no Ray at RAY_ADDRESS=")
+    assert "Traceback" not in log(swept.folder)
 
 
 @pytest.mark.parametrize(
