@@ -6,7 +6,8 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro beyond sweep compare bench test coverage test-slow browser lint stale audit format readme lock clean
+.PHONY: help install repro beyond sweep compare bench test coverage test-slow browser servers share-demo \
+	lint stale audit format readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,13 @@ test-slow: install  ## run the tests that need the real data or minutes
 browser: install  ## install what that test needs: Chromium (Debian's, as root) and axe-core (npm's)
 	command -v chromium || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium; }
 	test -d $(VENV)/axe/node_modules/axe-core || npm install --silent --no-save --no-package-lock --prefix $(VENV)/axe axe-core@4.14.1
+
+# Where an init system runs, Debian starts a server of its own with it, on port 22; the tests and the demo do not use it.
+servers:  ## install what the tests of sharing need: an OpenSSH server (Debian's, as root)
+	PATH="$$PATH:/usr/sbin" command -v sshd || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends openssh-server; }
+
+share-demo: install  ## two people share results over a directory, S3 and SSH, or one of them: REMOTE=ssh
+	python -m tools.share_demo $(REMOTE)
 
 lint: install  ## check style (ruff), types (mypy) and the workflow (actionlint)
 	ruff check

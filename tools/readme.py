@@ -203,11 +203,11 @@ def transcript(block: str, clone: Path, environment: dict[str, str]) -> str:
         done = subprocess.run(  # noqa: S602 (the README's own commands)
             command, shell=True, cwd=clone, env=environment, check=True, text=True, capture_output=True
         )
-        lines += _shortened(done.stdout.replace(str(clone), "cifar2").rstrip().splitlines())
+        lines += shortened(done.stdout.replace(str(clone), "cifar2").rstrip().splitlines())
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _shortened(printed: list[str]) -> list[str]:
+def shortened(printed: list[str]) -> list[str]:
     """Lines of training logs become one line of dots."""
     shown: list[str] = []
     for line in printed:

@@ -1,0 +1,248 @@
+"""What a team does with a remote, typed by two people: ``make share-demo``, or ``make share-demo REMOTE=ssh``.
+
+A runs the pipeline and pushes, B pulls, changes a configuration and pushes, A pulls and compares.  They work on the
+last commit of this repository, with one epoch and one seed, in temporary folders; their remote is a directory, an S3
+server or an OpenSSH server, which starts for them and stops after them.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import boto3
+import requests
+from moto.server import ThreadedMotoServer
+
+from cifar2 import errors
+from cifar2.errors import UserError
+from tools import readme
+
+# Where it lies, a user's PATH seldom leads.
+SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+NO_SSHD = "there is no sshd; `make servers` installs it"
+REGION = "us-east-1"
+# So that the pipeline takes a minute.
+QUICK = {
+    "train.epochs": "1",
+    "train.seeds": "[0]",
+    "configs.augmented.epochs": "1",
+    "features.image_size": "32",
+}
+
+
+class Remote(NamedTuple):
+    """Where a team keeps its artifacts."""
+
+    url: str
+    # Options of ``dvc remote modify``: for everybody in .dvc/config, and credentials for .dvc/config.local.
+    shared: dict[str, str]
+    own: dict[str, str]
+
+
+@contextmanager
+def directory(folder: Path) -> Iterator[Remote]:
+    """A directory below ``folder``."""
+    yield Remote(str(folder / "storage"), {}, {})
+
+
+@contextmanager
+def ssh(folder: Path) -> Iterator[Remote]:
+    """A directory below ``folder`` behind an OpenSSH server on loopback, with keys made for the occasion.
+
+    Raises:
+        UserError: there is no ``sshd``, or it does not start.
+    """
+    if not SSHD:
+        raise UserError(NO_SSHD)
+    for name in ("host_key", "user_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    if os.geteuid() == 0:  # it wants this folder then, which Debian makes when the system starts
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    # StrictModes would refuse keys below a folder that others may write to, as /tmp is.
+    (folder / "sshd_config").write_text(
+        f"""
+        ListenAddress 127.0.0.1:{port}
+        HostKey {folder}/host_key
+        AuthorizedKeysFile {folder}/user_key.pub
+        AuthenticationMethods publickey
+        ForceCommand internal-sftp
+        PidFile {folder}/sshd.pid
+        StrictModes no
+        Subsystem sftp internal-sftp
+        UsePAM no
+        """
+    )
+    log = folder / "sshd.log"
+    log.touch()
+    with subprocess.Popen([SSHD, "-D", "-f", folder / "sshd_config", "-E", log]) as server:
+        try:
+            while f"port {port}" not in log.read_text():
+                if server.poll() is not None:
+                    raise UserError(f"sshd does not start: {log.read_text().strip()}")
+                time.sleep(0.05)
+            yield Remote(f"ssh://127.0.0.1:{port}{folder}/storage", {}, {"keyfile": str(folder / "user_key")})
+        finally:
+            server.terminate()
+
+
+@contextmanager
+def s3(_: Path) -> Iterator[Remote]:
+    """A bucket of an S3 server on loopback that lets in whoever has the one key that it knows."""
+    # Moto is a Python package, which requirements.txt pins with its hash; MinIO is in no package registry.
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    try:
+        requests.post(f"{url}/moto-api/reset", timeout=60)
+        requests.post(f"{url}/moto-api/reset-auth", data="inf", timeout=60)
+        anyone = boto3.Session("anyone", "anyone", region_name=REGION)
+        anyone.client("s3", endpoint_url=url).create_bucket(Bucket="team")
+        iam = anyone.client("iam", endpoint_url=url)
+        iam.create_user(UserName="team")
+        policy = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}}
+        iam.put_user_policy(UserName="team", PolicyName="storage", PolicyDocument=json.dumps(policy))
+        key = iam.create_access_key(UserName="team")["AccessKey"]
+        # From here on it asks for keys, and checks signatures.
+        requests.post(f"{url}/moto-api/reset-auth", data="0", timeout=60)
+        yield Remote(
+            "s3://team/cifar2",
+            {"endpointurl": url, "region": REGION},
+            {"access_key_id": key["AccessKeyId"], "secret_access_key": key["SecretAccessKey"]},
+        )
+    finally:
+        server.stop()
+
+
+REMOTES = {"directory": directory, "s3": s3, "ssh": ssh}
+
+
+@dataclass
+class Person:
+    """Somebody who types commands in ``folder``."""
+
+    name: str
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def types(self, command: str) -> str:
+        """Run ``command``, print it with what it prints, and return the latter.
+
+        Raises:
+            UserError: it failed; its complaint is printed.
+        """
+        print(f"{self.name}$ {command}", flush=True)
+        variables = {
+            "PYTHONPATH": str(self.folder),  # the clone's own modules come before the installed ones
+            "COLUMNS": "120",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            **{f"GIT_{role}_NAME": self.name for role in ("AUTHOR", "COMMITTER")},
+            **{f"GIT_{role}_EMAIL": f"{self.name.lower()}@example.org" for role in ("AUTHOR", "COMMITTER")},
+        }
+        done = subprocess.run(  # noqa: S602 (the story's own commands)
+            command,
+            shell=True,
+            cwd=self.folder,
+            env=os.environ | variables | self.environment,
+            text=True,
+            capture_output=True,
+        )
+        for line in readme.shortened(done.stdout.splitlines()):
+            print(line.rstrip())
+        if done.returncode:
+            print(done.stderr, end="", flush=True)
+            raise UserError(f"`{command}` failed")
+        return done.stdout
+
+
+def run_pipeline(a: Person) -> None:
+    """A, who has a clone, runs the pipeline and puts a repository for everybody beside it."""
+    a.types("dvc exp run --name quick" + "".join(f" --set-param '{name}={value}'" for name, value in QUICK.items()))
+    a.types("git commit --quiet --all --allow-empty --message 'One epoch, one seed'")
+    a.types("git clone --quiet --bare . ../hub")
+    a.types("git remote add origin ../hub && git fetch --quiet")
+    a.types("git branch --quiet --set-upstream-to origin/$(git branch --show-current)")
+
+
+def add_remote(person: Person, remote: Remote) -> None:
+    """What one of a team does once, and commits."""
+    person.types(f"dvc remote add --default team {remote.url}")
+    # Without it DVC 3.67 may keep half an object of a pull that was cut off, and take it for whole ever after.
+    person.types("dvc remote modify team verify true")
+    for option, value in remote.shared.items():
+        person.types(f"dvc remote modify team {option} {value}")
+    person.types("git commit --quiet --all --message 'Where our artifacts are'")
+
+
+def log_in(person: Person, remote: Remote) -> None:
+    """What each of them does once in every clone, with what git must not see."""
+    for option, value in remote.own.items():
+        person.environment[option.upper()] = value
+        person.types(f'dvc remote modify --local team {option} "${option.upper()}"')
+
+
+def share(a: Person, b: Person, remote: Remote) -> None:
+    """A's results get to B, who has no clone yet, and B's to A."""
+    add_remote(a, remote)
+    log_in(a, remote)
+    a.types("git push --quiet")
+    a.types("dvc push dvc.yaml")
+
+    b.folder.mkdir()
+    b.types("git clone --quiet ../hub .")
+    log_in(b, remote)
+    b.types("dvc pull dvc.yaml | tail -1")
+    b.types("dvc status dvc.yaml")
+    b.types("dvc repro | tail -1")
+    b.types("dvc metrics show")
+    b.types("ls metrics/report.html")
+    b.types("dvc exp run --name fine-lr-0.02 --set-param configs.fine.lr=0.02")
+    b.types("git commit --quiet --all --message 'fine learns twice as fast' && git push --quiet")
+    b.types("dvc push dvc.yaml")
+
+    a.types("git pull --quiet")
+    a.types("dvc pull dvc.yaml | tail -1")
+    a.types("dvc status dvc.yaml")
+    a.types("dvc metrics diff HEAD~1")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("remote", nargs="?", choices=REMOTES, help="all of them if none is named")
+    chosen = parser.parse_args().remote
+    if chosen == "ssh" and not SSHD:
+        raise UserError(NO_SSHD)
+    root = Path.cwd()
+    with tempfile.TemporaryDirectory() as temporary:
+        first = Path(temporary, "first")
+        a = Person("A", first / "a")
+        # On a branch, whatever is checked out here, and without a way back.
+        subprocess.run(["git", "clone", "--quiet", root, a.folder], check=True)
+        subprocess.run(["git", "checkout", "--quiet", "-B", "main"], cwd=a.folder, check=True)
+        subprocess.run(["git", "remote", "remove", "origin"], cwd=a.folder, check=True)
+        if (root / "data/raw").exists():
+            shutil.copytree(root / "data/raw", a.folder / "data/raw")
+        run_pipeline(a)
+        for name in [chosen] if chosen else REMOTES:
+            print(f"\n# {name}")
+            folder = Path(temporary, name)
+            shutil.copytree(first, folder)
+            with REMOTES[name](folder) as remote:
+                share(Person("A", folder / "a"), Person("B", folder / "b"), remote)
+
+
+if __name__ == "__main__":
+    errors.run(main)
