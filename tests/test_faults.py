@@ -271,9 +271,12 @@ class Repository:
     def __init__(self, folder):
         self.folder, self.remote = folder, folder / "remote"
 
+    def run(self, *command):
+        return test_pipeline.run(self.folder, *command, check=False)
+
     def dvc(self, *arguments, fails=False):
         """What it printed."""
-        done = test_pipeline.run(self.folder, "dvc", *arguments, check=False)
+        done = self.run("dvc", *arguments)
         printed = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, printed
         assert "Traceback" not in printed

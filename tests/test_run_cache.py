@@ -1,0 +1,213 @@
+"""Results that nobody committed: through a remote as an experiment, on one machine by a cache that its users share."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import test_faults, test_pipeline
+from tests.conftest import ROOT
+from tests.test_faults import MODEL, SPLITS, Repository
+
+pytestmark = pytest.mark.slow
+
+committed, repository = test_faults.committed, test_faults.repository
+
+PIPELINE = ["dvc.yaml", *(f"{name}.dvc" for name in SPLITS)]
+METRICS = ["metrics/train/fine.json", "metrics/curves/fine.csv"]
+# What nobody here has, as what lies beyond the default pipeline was run by few.
+BEYOND = {
+    "dvc.yaml": "stages: {long: {cmd: sleep 3600, outs: [long]}}",
+    "dvc.lock": "{schema: '2.0', stages: {long: {cmd: sleep 3600, outs: [{path: long, hash: md5, md5: "
+    "fedcba9876543210fedcba9876543210}]}}}",
+    ".gitignore": "/long",
+}
+
+
+def set_lr(repository, lr):
+    test_pipeline.edit(repository.folder, lambda document: document["configs"]["fine"].update(lr=lr))
+
+
+def results(repository):
+    return {name: (repository.folder / name).read_bytes() for name in ("dvc.lock", MODEL, *METRICS)}
+
+
+@pytest.fixture
+def team(repository, tmp_path):
+    """The repository with a remote for git and one for DVC, and a colleague's clone."""
+    git = test_pipeline.run
+    # Named by its whole path: DVC looks for what a commit names relatively from the root of the file system.
+    repository.dvc("remote", "modify", "team", "url", str(repository.remote))
+    (repository.folder / "beyond").mkdir()
+    for name, text in BEYOND.items():
+        (repository.folder / "beyond" / name).write_text(text)
+    git(repository.folder, "git", "add", ".")
+    git(repository.folder, "git", "commit", "--quiet", "-m", "beyond")
+    git(tmp_path, "git", "clone", "--quiet", "--bare", "repository", "origin")
+    git(repository.folder, "git", "remote", "add", "origin", "../origin")
+    git(tmp_path, "git", "clone", "--quiet", "origin", "colleague")
+    return repository, Repository(tmp_path / "colleague")
+
+
+def test_as_an_experiment_a_colleague_has_them_all_and_runs_nothing(team):
+    repository, colleague = team
+    set_lr(repository, 0.011)
+    repository.dvc("repro")
+    assert "Running stage" not in repository.dvc("exp", "run", "--name", "faster")
+    repository.dvc("exp", "push", "origin", "faster")
+    assert "faster" in colleague.dvc("exp", "list", "--all-commits", "origin")
+    colleague.dvc("exp", "pull", "origin", "faster")
+    colleague.dvc("exp", "branch", "faster", "faster")
+    test_pipeline.run(colleague.folder, "git", "switch", "--quiet", "faster")
+    colleague.dvc("checkout", *PIPELINE)
+    assert colleague.dvc("status", *PIPELINE) == "Data and pipelines are up to date.\n"
+    assert "Running stage" not in colleague.dvc("repro")
+    assert results(colleague) == results(repository)
+
+
+def test_by_a_pushed_run_cache_what_has_metrics_in_git_runs_again_and_the_rest_does_not(team):
+    for each in team:
+        set_lr(each, 0.011)
+    repository, colleague = team
+    repository.dvc("repro")
+    repository.dvc("push", "--run-cache", *PIPELINE)
+    printed = colleague.dvc("repro", "--pull")
+    assert "Running stage 'train'" in printed
+    assert "Stage 'select_model' is cached" in printed
+    assert results(colleague) == results(repository)
+
+
+def test_the_run_cache_keeps_all_but_the_two_stages_with_an_output_in_git_that_is_no_metric_and_no_plot():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    outs = {name: stage.get("do", stage).get("outs", []) for name, stage in stages.items()}
+    assert {name for name in outs if any(isinstance(out, dict) for out in outs[name])} == {"prepare", "select_model"}
+
+
+# A user is a number, which needs no account; these are nobody's.
+GROUP, ONE, TWO, STRANGER = range(64_200, 64_204)
+
+
+class User(Repository):
+    """A user of the machine, with a clone."""
+
+    def __init__(self, folder, number, groups):
+        super().__init__(folder)
+        self.number, self.groups = number, groups
+
+    def run(self, *command):
+        """Run a command as that user, who by default keeps all files from everybody else."""
+        machine = self.folder.parent
+        variables = {
+            "PATH": f"{machine}/bin:/usr/bin:/bin",
+            "PYTHONPATH": f"{self.folder}:{sysconfig.get_path('purelib')}",
+            "HOME": str(self.folder),
+            "LOGNAME": str(self.number),
+        }
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=variables,
+            user=self.number,
+            group=self.number,
+            extra_groups=self.groups,
+            umask=0o077,
+            capture_output=True,
+            text=True,
+        )
+
+    def may_open(self, path, mode):
+        return self.run("python", "-c", f"open({str(path)!r}, {mode!r})").returncode == 0
+
+
+def offer_programs(machine, user):
+    """Commands `python` and `dvc` that ``user`` may run: this Python's, or the system's if of the same version."""
+    (machine / "bin").mkdir()
+    (machine / "bin/dvc").write_text('#!/bin/sh\nexec python -m dvc "$@"\n')
+    (machine / "bin/dvc").chmod(0o755)
+    python = machine / "bin/python"
+    for candidate in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
+        python.unlink(missing_ok=True)
+        python.symlink_to(candidate)
+        try:
+            if user.run("python", "-c", "import dvc.cli, torch").returncode == 0:
+                return
+        except (PermissionError, FileNotFoundError):
+            pass
+    pytest.skip("other users may not run this Python, and the system has none of its version")
+
+
+@pytest.fixture(scope="module", params=[None, "symlink"], ids=["copied", "linked"])
+def machine(committed, request):
+    """Two users of one cache and a stranger; each of the two ran something that the other did not."""
+    if os.geteuid():
+        pytest.skip("only root can run programs as several users")
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are root's alone
+        folder = Path(name)
+        folder.chmod(0o755)
+        cache = folder / "cache"
+        cache.mkdir()
+        os.chown(cache, -1, GROUP)
+        cache.chmod(0o2770)
+        clone = Repository(folder / "clone")
+        shutil.copytree(committed.folder, clone.folder, ignore=shutil.ignore_patterns("cache", "tmp", ".checkpoints"))
+        clone.dvc("cache", "dir", "--local", str(cache))
+        clone.dvc("config", "--local", "cache.shared", "group")
+        if request.param:
+            clone.dvc("config", "--local", "cache.type", request.param)
+        users = [User(folder / str(n), n, groups) for n, groups in ((ONE, [GROUP]), (TWO, [GROUP]), (STRANGER, []))]
+        for user in users:
+            shutil.copytree(clone.folder, user.folder)
+            for path in (user.folder, *user.folder.rglob("*")):
+                os.chown(path, user.number, user.number)
+        offer_programs(folder, users[0])
+        ran = {}
+        for lr, user in ((0.011, users[0]), (0.012, users[1])):
+            set_lr(user, lr)
+            assert "Running stage 'train'" in user.dvc("repro")
+            ran[lr] = results(user)
+        yield cache, users, ran
+
+
+def test_what_one_user_ran_the_other_has_without_running_it_metrics_too(machine):
+    _, (one, two, _), ran = machine
+    for user, lr in ((one, 0.012), (two, 0.011)):
+        set_lr(user, lr)
+        assert "Running stage" not in user.dvc("repro")
+        assert results(user) == ran[lr]
+        assert user.is_clean()
+
+
+def test_in_the_shared_cache_nobody_can_write_an_object_and_the_group_alone_can_read_it(machine):
+    cache, (*users, stranger), _ = machine
+    objects = test_faults.objects(cache)
+    assert {path.stat().st_uid for path in objects} == {ONE, TWO}
+    for path in objects:
+        assert path.stat().st_mode & 0o777 == 0o444
+        assert [user.may_open(path, "rb") for user in users] == [True, True]
+        assert [user.may_open(path, "r+b") for user in users] == [False, False]
+        assert not stranger.may_open(path, "rb")
+
+
+def test_in_every_folder_of_the_shared_cache_both_can_add_what_the_other_can_use(machine):
+    cache, *_ = machine
+    for path in cache.rglob("*"):
+        assert path.stat().st_gid == GROUP
+        if path.is_dir():
+            assert path.stat().st_mode & 0o7777 == 0o2775
+
+
+def test_neither_a_stage_run_by_hand_nor_a_careless_user_changes_an_object(machine):
+    cache, (_, user, _), _ = machine
+    model = user.folder / MODEL
+    user.run("sh", "-c", f"echo careless >> {MODEL}")
+    assert test_faults.are_whole(cache)
+    set_lr(user, 0.013)
+    assert user.run("python", "stages/train.py", "fine").returncode == 0
+    assert not model.is_symlink()
+    assert test_faults.are_whole(cache)
