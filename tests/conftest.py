@@ -3,6 +3,7 @@
 import resource
 import runpy
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +25,9 @@ N_FEATURES = 1280
 # What `evaluate` runs for: the families of the project below, and the final model.
 EVALUATED = ["mlp", "mlp_augmented", "cnn", "transfer", "final"]
 NEAR_DUPLICATES = "test_index,train_index,mirrored,similarity\n3,10,False,0.9512\n17,2,True,0.7345\n8,2,False,0.7120\n"
+
+# A shell's background jobs ignore Ctrl-C, and so does what they start: here it must be heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, however slow the machine, and nothing left behind.
 settings.register_profile(
