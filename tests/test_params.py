@@ -508,6 +508,7 @@ END = LINES.count("\n") + 1
         (LINES + "---\na: 1\n", f"line {END}: but found another document"),
         (LINES + "\ta: 1\n", f"line {END}: found character '\\t' that cannot start any token"),
         (LINES + "a: " + "[" * 10_000, "has too many brackets within each other"),
+        (LINES + "a: " + "[" * 100_000 + "]" * 100_000, "has too many brackets within each other"),
         (LINES + "? " * 10_000, "has too many brackets within each other"),
         (LINES + "x" * 10_000_000, f"line {END}: could not find expected ':'"),
     ],
