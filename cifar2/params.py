@@ -321,8 +321,8 @@ def load(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: the file is missing, is no YAML, or a value in it is not allowed; the message names the key.
     """
-    # As DVC reads it, so that a stage takes each value for what DVC compares and records; but by ruamel.yaml's parser in
-    # Python, since the one in C crashes on brackets that lie deep within each other.
+    # As DVC reads it, so that a stage takes each value for what DVC compares and records; but parsed in Python: the
+    # parser in C crashes on brackets that lie deep within each other.
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
     try:
