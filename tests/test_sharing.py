@@ -212,9 +212,11 @@ class Team:
     def is_cut_off(self, person, command):
         """The same when the wire breaks in the middle of the second file."""
         self.wire.left = 3_000_000
-        complaint = self.fails(person, command)
-        assert self.wire.left <= 0
-        self.wire.left = math.inf
+        try:
+            complaint = self.fails(person, command)
+            assert self.wire.left <= 0
+        finally:
+            self.wire.left = math.inf
         return complaint
 
 

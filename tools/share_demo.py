@@ -180,7 +180,7 @@ def run_pipeline(a: Person) -> None:
 def add_remote(person: Person, remote: Remote) -> None:
     """What one of a team does once, and commits."""
     person.types(f"dvc remote add --default team {remote.url}")
-    # Without it DVC 3.67 may keep half an object of a pull that was cut off, and take it for whole ever after.
+    # Without it, of a pull of two objects that was cut off in the second, DVC 3.67 keeps half, for whole ever after.
     person.types("dvc remote modify team verify true")
     for option, value in remote.shared.items():
         person.types(f"dvc remote modify team {option} {value}")
