@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 
 import psutil
@@ -18,8 +19,8 @@ from tests.test_interruption import kill_when, log, wait_until
 
 pytestmark = pytest.mark.slow
 
-# Each takes about a second.
-N, EPOCHS = 16, 200
+# Each takes about half a second.
+N, EPOCHS = 12, 120
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def start(folder, **variables):
 
 
 def finished(folder, n):
+    time.sleep(0.05)  # asked without a pause, it would take a core
     return len(list((folder / ".sweep").glob("*.json"))) >= n
 
 
@@ -52,7 +54,7 @@ def results(folder):
 
 
 @pytest.fixture
-def by_hand(swept, run_stage, monkeypatch):
+def by_hand(swept, run_stage, once, monkeypatch):
     """What the sweep leads to without Ray, one trial after the other."""
 
     def run(keys, trial, resources, asha, finished):
@@ -60,12 +62,15 @@ def by_hand(swept, run_stage, monkeypatch):
             *_, last = trial(key)
             finished(key, last.outcome)
 
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two would wait for each other most of the time
-    with monkeypatch.context() as patch:
-        patch.setattr(sweep, "run", run)
-        run_stage("sweep.py")
-    torch.set_num_threads(n_threads)
+    def do():
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # two would wait for each other most of the time
+        with monkeypatch.context() as patch:
+            patch.setattr(sweep, "run", run)
+            run_stage("sweep.py")
+        torch.set_num_threads(n_threads)
+
+    once("swept_by_hand", swept, do)
     found = results(swept.folder)
     for path in [*(swept.folder / ".sweep").iterdir(), *(swept.folder / "metrics").rglob("*.*")]:
         path.unlink()
