@@ -153,7 +153,8 @@ def test_changing_what_makes_features_trains_what_learns_from_them_alone(clone):
 def test_a_change_in_any_file_of_code_makes_stale_exactly_the_stages_that_use_it(clone, monkeypatch):
     monkeypatch.chdir(clone)
     stages = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
-    uses = {name: used(stage["cmd"].split()[1]) for name, stage in stages.items()}
+    # The frozen one waits for `make sweep`, whatever changes.
+    uses = {name: used(stage["cmd"].split()[1]) for name, stage in stages.items() if name != "sweep"}
     for path in sorted([*(clone / "cifar2").glob("*.*"), *(clone / "stages").glob("*.py")]):
         before = path.read_text()
         path.write_text(f"{before}\n# changed")
