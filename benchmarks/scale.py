@@ -23,6 +23,7 @@ import psutil
 from benchmarks.measure import Row, row, seconds
 from benchmarks.stages import ROOT
 from cifar2 import dataset, params, sweep
+from cifar2.errors import UserError
 from cifar2.trial import Report, Trials
 
 # Of a trial that costs nothing else, and the most that one may cost beside its work, in seconds.
@@ -97,6 +98,8 @@ def cluster(n: int) -> Iterator[tuple[dict[str, str], list[subprocess.Popen[byte
             nodes.append(node)
             named = Path(folder, "ray_current_cluster")
             while not named.exists() or not named.read_text():
+                if node.poll() is not None:
+                    raise UserError(f"`{' '.join(command)}` failed")
                 time.sleep(0.1)
             environment["RAY_ADDRESS"] = named.read_text().strip()
         yield environment, nodes
