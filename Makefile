@@ -6,7 +6,7 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro beyond sweep compare bench test coverage test-slow browser servers share-demo \
+.PHONY: help install repro beyond sweep compare bench test coverage test-slow test-team browser servers share-demo \
 	lint stale audit format readme lock clean
 
 help:  ## list the targets
@@ -41,6 +41,9 @@ coverage: install  ## the same, and which lines of cifar2/ and stages/ none of t
 
 test-slow: install  ## run the tests that need the real data or minutes
 	pytest -m slow
+
+test-team: servers install  ## run the tests of sharing with real servers, of several users, and of sweeps on Ray (half an hour)
+	pytest -m team
 
 # The report's test opens it in a real browser; without one it says so and is skipped.
 browser: install  ## install what that test needs: Chromium (Debian's, as root) and axe-core (npm's)

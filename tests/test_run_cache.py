@@ -15,7 +15,7 @@ from tests import test_faults, test_pipeline
 from tests.conftest import ROOT
 from tests.test_faults import MODEL, SPLITS, Repository
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.team
 
 committed, repository = test_faults.committed, test_faults.repository
 

@@ -23,7 +23,7 @@ from tests.test_pipeline import NAMES, new_clone, run
 from tools import share_demo
 from tools.share_demo import REMOTES, Person, Remote
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.team
 
 WITH_SSHD = pytest.mark.skipif(not share_demo.SSHD, reason=share_demo.NO_SSHD)
 SERVERS = ["s3", pytest.param("ssh", marks=WITH_SSHD)]

@@ -17,7 +17,7 @@ from cifar2.errors import UserError
 from tests.conftest import ROOT
 from tests.test_interruption import kill_when, log, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.team
 
 # Each takes about half a second.
 N, EPOCHS = 12, 120
