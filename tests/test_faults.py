@@ -301,6 +301,7 @@ def committed(tmp_path_factory):
     project = Project(folder)
     project.params["configs"] = {"fine": project.params["configs"]["fine"]}
     project.params["beyond"] = {}
+    project.params["sweep"] |= {"base": "fine", "space": {"lr": {"uniform": [0.001, 0.1]}}}
     project.write_params()
     for name in ("cifar2", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
