@@ -6,7 +6,7 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro beyond sweep compare bench test coverage test-slow test-team browser servers share-demo \
+.PHONY: help install repro beyond sweep compare bench test coverage test-slow browser servers share-demo \
 	lint stale audit format readme lock clean
 
 help:  ## list the targets
@@ -39,11 +39,8 @@ coverage: install  ## the same, and which lines of cifar2/ and stages/ none of t
 	coverage run -m pytest
 	coverage report
 
-test-slow: install  ## run the tests that need the real data or minutes
+test-slow: install  ## run the tests that need the real data, servers or minutes
 	pytest -m slow
-
-test-team: servers install  ## run the tests of sharing with real servers, of several users, and of sweeps on Ray (half an hour)
-	pytest -m team
 
 # The report's test opens it in a real browser; without one it says so and is skipped.
 browser: install  ## install what that test needs: Chromium (Debian's, as root) and axe-core (npm's)
@@ -78,13 +75,14 @@ readme: install  ## renew the numbers and transcripts in README.md, from the las
 
 install: $(VENV)/installed  ## create .venv from the locked, hashed requirements
 
+# Compiled once, here: containers often set PYTHONDONTWRITEBYTECODE, and each process would compile what it imports.
 # The stamp is written last: an interrupted installation is not taken for a whole one.
 $(VENV)/installed: requirements.txt requirements-uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	uv --version >/dev/null 2>&1 || $(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
-	uv pip sync --quiet --python $(VENV) --require-hashes requirements.txt requirements-uv.txt
+	uv pip sync --quiet --compile-bytecode --python $(VENV) --require-hashes requirements.txt requirements-uv.txt
 	uv pip install --quiet --python $(VENV) --no-deps --editable .
 	@touch $@
 

@@ -17,8 +17,8 @@ import yaml
 from hypothesis import HealthCheck, configuration, settings
 
 from cifar2 import dataset, figures, files, params
+from tests.clone import ROOT, new_clone, run
 
-ROOT = Path(__file__).parent.parent
 SIZES = {"train": 60, "val": 24, "test": 30}
 # What efficientnet_lite0 makes of a picture is so long.
 N_FEATURES = 1280
@@ -209,3 +209,13 @@ def to_report(evaluated: Project, run_stage: Callable[..., None], once: Callable
 def reported(to_report: Project, run_stage: Callable[..., None], once: Callable[..., Project]) -> Project:
     """The project after ``report`` too."""
     return once("reported", to_report, lambda: run_stage("report.py"))
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the project where the pipeline has run and is committed; who changes it changes it back."""
+    folder = new_clone(tmp_path_factory.mktemp("clone"))
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "--quiet", "--allow-empty", "-m", "results")
+    return folder

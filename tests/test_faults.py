@@ -19,7 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from cifar2 import cifar10, export, files, models, report
-from tests import test_pipeline
+from tests import clone
 from tests.conftest import ROOT, Project
 from tests.stages.test_prepare import DATA
 
@@ -272,7 +272,7 @@ class Repository:
         self.folder, self.remote = folder, folder / "remote"
 
     def run(self, *command):
-        return test_pipeline.run(self.folder, *command, check=False)
+        return clone.run(self.folder, *command, check=False)
 
     def dvc(self, *arguments, fails=False):
         """What it printed."""
@@ -307,17 +307,17 @@ def committed(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / ".gitignore").write_text("__pycache__/\n.checkpoints/\nremote/\n")
-    test_pipeline.run(folder, "git", "init", "--quiet")
-    test_pipeline.run(folder, "dvc", "init", "--quiet")
+    clone.run(folder, "git", "init", "--quiet")
+    clone.run(folder, "dvc", "init", "--quiet")
     shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     repository = Repository(folder)
     repository.dvc("remote", "add", "--default", "team", "remote")
     repository.dvc("add", *SPLITS)
-    test_pipeline.run(folder, "git", "add", ".")
-    test_pipeline.run(folder, "git", "commit", "--quiet", "-m", "data")
+    clone.run(folder, "git", "add", ".")
+    clone.run(folder, "git", "commit", "--quiet", "-m", "data")
     repository.dvc("repro")
-    test_pipeline.run(folder, "git", "add", ".")
-    test_pipeline.run(folder, "git", "commit", "--quiet", "-m", "results")
+    clone.run(folder, "git", "add", ".")
+    clone.run(folder, "git", "commit", "--quiet", "-m", "results")
     return repository
 
 
@@ -361,7 +361,7 @@ def test_a_damaged_model_in_dvcs_cache_is_handed_on_by_no_stage_and_the_advice_h
     # As the message says.
     assert "`chmod -R u+w .dvc/cache`" in printed
     path.unlink()
-    test_pipeline.run(repository.folder, "chmod", "-R", "u+w", ".dvc/cache")
+    clone.run(repository.folder, "chmod", "-R", "u+w", ".dvc/cache")
     repository.dvc("repro")
     assert repository.outputs() == before
     assert repository.is_clean()
@@ -379,7 +379,7 @@ def test_damaged_pictures_in_dvcs_cache_are_not_trained_on_and_a_remote_has_them
     assert "epoch" not in printed
     assert not (repository.folder / MODEL).exists()
     (repository.folder / TRAIN).unlink()
-    test_pipeline.run(repository.folder, "chmod", "-R", "u+w", ".dvc/cache")
+    clone.run(repository.folder, "chmod", "-R", "u+w", ".dvc/cache")
     repository.dvc("pull")
     repository.dvc("repro")
     assert repository.outputs() == before
@@ -401,7 +401,7 @@ def test_a_damaged_object_in_dvcs_cache_that_is_not_write_protected_is_thrown_aw
 def test_of_two_runs_at_once_one_is_told_so_and_the_other_is_unharmed(repository):
     before = repository.outputs()
     with ThreadPoolExecutor() as pool:
-        dvc = partial(test_pipeline.run, repository.folder, "dvc", "repro", "--force", check=False)
+        dvc = partial(clone.run, repository.folder, "dvc", "repro", "--force", check=False)
         runs = [pool.submit(dvc) for _ in range(2)]
     first, second = sorted((run.result() for run in runs), key=lambda done: done.returncode)
     assert first.returncode == 0
@@ -444,7 +444,7 @@ def go_away_in_the_middle_of(command, repository, target):
     """Run it; when ``target`` has a tenth of the objects a file takes the remote's place."""
     aside = repository.folder / "aside"
     with ThreadPoolExecutor() as pool:
-        run = pool.submit(test_pipeline.run, repository.folder, "dvc", command, "large", check=False)
+        run = pool.submit(clone.run, repository.folder, "dvc", command, "large", check=False)
         while not run.done() and len(objects(target)) < N_OBJECTS / 10:
             time.sleep(0.005)
         repository.remote.rename(aside)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clone import edit, run
 from tests.conftest import ROOT, Project
-from tests.test_pipeline import edit, run
 
 pytestmark = pytest.mark.slow
 

@@ -1,10 +1,7 @@
 """The pipeline under DVC on the real images, with one epoch and one seed: minutes, hence marked slow."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from tests.clone import edit, new_clone, run
 from tests.conftest import ROOT
 from tests.test_dvc import imported_modules
 
@@ -20,63 +18,6 @@ pytestmark = pytest.mark.slow
 NAMES = ["precise", "fast", "fine", "balanced", "smooth", "augmented", "linear"]
 EVALUATED = ["mlp", "mlp_augmented", "transfer", "final"]
 MLP = {"model": "mlp", "family": "mlp", "input": "prepared"}
-
-
-def run(folder: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user of the clone in ``folder`` would, with its own modules."""
-    variables = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_COUNT": "2",
-        "GIT_CONFIG_KEY_0": "user.name",
-        "GIT_CONFIG_VALUE_0": "a",
-        "GIT_CONFIG_KEY_1": "user.email",
-        "GIT_CONFIG_VALUE_1": "a@example.org",
-    }
-    return subprocess.run(command, cwd=folder, env=variables | environment, check=check, capture_output=True, text=True)
-
-
-def edit(folder: Path, change) -> None:
-    path = folder / "params.yaml"
-    document = yaml.safe_load(path.read_text())
-    change(document)
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
-
-
-def quick(document) -> None:
-    document["train"] |= {"epochs": 1, "seeds": [0]}
-    document["features"] |= {"image_size": 32, "flip_average": False}
-    for configuration in [*document["configs"].values(), *document["beyond"].values()]:
-        if "epochs" in configuration:
-            configuration["epochs"] = 1
-        if "channels" in configuration:
-            configuration["channels"] = [8, 16]
-
-
-def new_clone(folder: Path) -> Path:
-    """The working tree as a fresh repository, with the download that ``make repro`` left where there is one."""
-    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").stdout.splitlines()
-    for name in listed:
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    if (ROOT / "data/raw").exists():
-        shutil.copytree(ROOT / "data/raw", folder / "data/raw")
-    edit(folder, quick)
-    run(folder, "git", "init", "--quiet")
-    run(folder, "git", "add", ".")
-    run(folder, "git", "commit", "--quiet", "-m", "clone")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    folder = new_clone(tmp_path_factory.mktemp("clone"))
-    run(folder, "dvc", "repro")
-    run(folder, "git", "add", ".")
-    run(folder, "git", "commit", "--quiet", "--allow-empty", "-m", "results")
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -179,18 +120,6 @@ def test_what_is_stale_runs_again_and_nothing_else(clone, path, stages):
         file.write("# changed")
     printed = run(clone, "dvc", "repro").stdout
     assert re.findall(r"Running stage '(.*)'", printed) == stages
-
-
-def test_a_new_clone_that_pulls_has_every_result_and_nothing_to_do(clone, tmp_path):
-    run(clone, "dvc", "remote", "add", "--local", "--default", "team", str(tmp_path / "team"))
-    run(clone, "dvc", "push", "dvc.yaml")
-    run(tmp_path, "git", "clone", "--quiet", str(clone), "new")
-    new = tmp_path / "new"
-    run(new, "dvc", "remote", "add", "--local", "--default", "team", str(tmp_path / "team"))
-    run(new, "dvc", "pull", "dvc.yaml")
-    assert not changed_stages(new)
-    assert "Running" not in run(new, "dvc", "repro").stdout
-    assert (new / "metrics/report.html").read_bytes() == (clone / "metrics/report.html").read_bytes()
 
 
 def test_changing_what_is_beyond_changes_nothing_here(clone):

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests import test_faults, test_pipeline
+from tests import clone, test_faults
 from tests.conftest import ROOT
 from tests.test_faults import MODEL, SPLITS, Repository
 
-pytestmark = pytest.mark.team
+pytestmark = pytest.mark.slow
 
 committed, repository = test_faults.committed, test_faults.repository
 
@@ -31,7 +31,7 @@ BEYOND = {
 
 
 def set_lr(repository, lr):
-    test_pipeline.edit(repository.folder, lambda document: document["configs"]["fine"].update(lr=lr))
+    clone.edit(repository.folder, lambda document: document["configs"]["fine"].update(lr=lr))
 
 
 def results(repository):
@@ -41,7 +41,7 @@ def results(repository):
 @pytest.fixture
 def team(repository, tmp_path):
     """The repository with a remote for git and one for DVC, and a colleague's clone."""
-    git = test_pipeline.run
+    git = clone.run
     # Named by its whole path: DVC looks for what a commit names relatively from the root of the file system.
     repository.dvc("remote", "modify", "team", "url", str(repository.remote))
     (repository.folder / "beyond").mkdir()
@@ -64,7 +64,7 @@ def test_as_an_experiment_a_colleague_has_them_all_and_runs_nothing(team):
     assert "faster" in colleague.dvc("exp", "list", "--all-commits", "origin")
     colleague.dvc("exp", "pull", "origin", "faster")
     colleague.dvc("exp", "branch", "faster", "faster")
-    test_pipeline.run(colleague.folder, "git", "switch", "--quiet", "faster")
+    clone.run(colleague.folder, "git", "switch", "--quiet", "faster")
     colleague.dvc("checkout", *PIPELINE)
     assert colleague.dvc("status", *PIPELINE) == "Data and pipelines are up to date.\n"
     assert "Running stage" not in colleague.dvc("repro")
@@ -154,15 +154,15 @@ def machine(committed, request):
         cache.mkdir()
         os.chown(cache, -1, GROUP)
         cache.chmod(0o2770)
-        clone = Repository(folder / "clone")
-        shutil.copytree(committed.folder, clone.folder, ignore=shutil.ignore_patterns("cache", "tmp", ".checkpoints"))
-        clone.dvc("cache", "dir", "--local", str(cache))
-        clone.dvc("config", "--local", "cache.shared", "group")
+        first = Repository(folder / "first")
+        shutil.copytree(committed.folder, first.folder, ignore=shutil.ignore_patterns("cache", "tmp", ".checkpoints"))
+        first.dvc("cache", "dir", "--local", str(cache))
+        first.dvc("config", "--local", "cache.shared", "group")
         if request.param:
-            clone.dvc("config", "--local", "cache.type", request.param)
+            first.dvc("config", "--local", "cache.type", request.param)
         users = [User(folder / str(n), n, groups) for n, groups in ((ONE, [GROUP]), (TWO, [GROUP]), (STRANGER, []))]
         for user in users:
-            shutil.copytree(clone.folder, user.folder)
+            shutil.copytree(first.folder, user.folder)
             for path in (user.folder, *user.folder.rglob("*")):
                 os.chown(path, user.number, user.number)
         offer_programs(folder, users[0])

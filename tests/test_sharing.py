@@ -18,22 +18,24 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
+from tests.clone import run
 from tests.test_faults import are_whole
-from tests.test_pipeline import NAMES, new_clone, run
+from tests.test_pipeline import NAMES
 from tools import share_demo
 from tools.share_demo import REMOTES, Person, Remote
 
-pytestmark = pytest.mark.team
+pytestmark = pytest.mark.slow
 
 WITH_SSHD = pytest.mark.skipif(not share_demo.SSHD, reason=share_demo.NO_SSHD)
 SERVERS = ["s3", pytest.param("ssh", marks=WITH_SSHD)]
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory):
+def first(clone, tmp_path_factory):
     """A's clone, where the pipeline has run, and the repository beside it."""
     folder = tmp_path_factory.mktemp("first")
-    share_demo.run_pipeline(Person("A", new_clone(folder / "a")))
+    shutil.copytree(clone, folder / "a")
+    share_demo.run_pipeline(Person("A", folder / "a"))
     return folder
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
+from tests.clone import run
 from tests.conftest import ROOT
-from tests.test_pipeline import run
 from tools.stale import main, message, stale
 
 FILES = {

@@ -14,13 +14,14 @@ import torch
 from benchmarks import scale
 from cifar2 import sweep
 from cifar2.errors import UserError
+from cifar2.params import Asha
 from tests.conftest import ROOT
 from tests.test_interruption import kill_when, log, wait_until
 
-pytestmark = pytest.mark.team
+pytestmark = pytest.mark.slow
 
 # Each takes about half a second.
-N, EPOCHS = 12, 120
+N, EPOCHS = 14, 120
 
 
 @pytest.fixture
@@ -46,11 +47,20 @@ def start(folder, **variables):
 
 def finished(folder, n):
     time.sleep(0.05)  # asked without a pause, it would take a core
-    return len(list((folder / ".sweep").glob("*.json"))) >= n
+    return len(finished_files(folder)) >= n
+
+
+def finished_files(folder):
+    return {path.name: path.stat().st_mtime_ns for path in (folder / ".sweep").glob("*.json")}
 
 
 def results(folder):
     return {path.name: path.read_bytes() for path in (folder / "metrics").rglob("*.*")}
+
+
+def forget(folder):
+    for path in [*(folder / ".sweep").iterdir(), *(folder / "metrics").rglob("*.*")]:
+        path.unlink()
 
 
 def kill_a_worker(driver):
@@ -81,31 +91,54 @@ def by_hand(swept, run_stage, once, monkeypatch):
 
     once("swept_by_hand", swept, do)
     found = results(swept.folder)
-    for path in [*(swept.folder / ".sweep").iterdir(), *(swept.folder / "metrics").rglob("*.*")]:
-        path.unlink()
+    forget(swept.folder)
     return found
 
 
-def test_on_this_machine_a_sweep_whose_driver_was_killed_runs_what_is_missing_alone(swept, by_hand):
-    driver = start(swept.folder)
-    assert kill_when(driver, partial(finished, swept.folder, 3))
-    before = {path.name: path.stat().st_mtime_ns for path in (swept.folder / ".sweep").iterdir()}
+def test_whatever_part_of_it_is_killed_no_finished_trial_is_run_again_or_lost(swept, by_hand):
+    folder = swept.folder
+    with scale.cluster(2) as (environment, (head, node)):
+        # Who has another token is no part of it.
+        assert start(folder, **environment | {"RAY_AUTH_TOKEN": "b" * 32}).wait() == 1
+        assert log(folder).splitlines()[-1].startswith("error: no Ray at RAY_ADDRESS=")
+        assert "Traceback" not in log(folder)
+
+        # Without one of its nodes it goes on.
+        driver = start(folder, **environment)
+        wait_until(driver, partial(finished, folder, 4))
+        before = finished_files(folder)
+        assert len(before) < N
+        scale.kill(node)
+        assert driver.wait() == 0
+        assert before.items() < finished_files(folder).items()
+        assert results(folder) == by_hand
+
+        # Without its head it ends.
+        forget(folder)
+        driver = start(folder, **environment)
+        wait_until(driver, partial(finished, folder, 3))
+        assert driver.poll() is None
+        scale.kill(head)
+        assert driver.wait(120) != 0
+    before = finished_files(folder)
+    assert 3 <= len(before) < N
+
+    # Elsewhere what is missing runs, until the driver is killed.
+    assert kill_when(start(folder), partial(finished, folder, len(before) + 2))
+    assert f"{N} trials, of which {N - len(before)} are to be run" in log(folder)
+    assert before.items() < finished_files(folder).items()
+    before = finished_files(folder)
     assert len(before) < N
-    assert not results(swept.folder)
-    assert start(swept.folder).wait() == 0
-    assert f"{N} trials, of which {N - len(before)} are to be run" in log(swept.folder)
-    assert (
-        before.items() <= {path.name: path.stat().st_mtime_ns for path in (swept.folder / ".sweep").iterdir()}.items()
-    )
-    assert results(swept.folder) == by_hand
+    assert not results(folder)
 
-
-def test_a_killed_worker_costs_its_trial_some_time_and_nothing_else(swept, by_hand):
-    driver = start(swept.folder)
-    wait_until(driver, lambda: finished(swept.folder, 2) and kill_a_worker(driver))
+    # And what is missing then; a killed worker's trial runs anew.
+    driver = start(folder)
+    wait_until(driver, lambda: finished(folder, len(before) + 1) and kill_a_worker(driver))
     assert driver.poll() is None
     assert driver.wait() == 0
-    assert results(swept.folder) == by_hand
+    assert f"{N} trials, of which {N - len(before)} are to be run" in log(folder)
+    assert before.items() < finished_files(folder).items()
+    assert results(folder) == by_hand
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -117,39 +150,6 @@ def test_a_signal_stops_it_with_one_line(swept, number):
     assert f"stopped by {number.name}" in log(swept.folder)
     assert "Traceback" not in log(swept.folder)
     assert not results(swept.folder)
-
-
-def test_on_a_cluster_a_killed_node_loses_no_finished_trial(swept, by_hand):
-    with scale.cluster(2) as (environment, nodes):
-        driver = start(swept.folder, **environment)
-        wait_until(driver, partial(finished, swept.folder, 4))
-        before = {path.name for path in (swept.folder / ".sweep").iterdir()}
-        assert len(before) < N
-        scale.kill(nodes[1])
-        assert driver.wait() == 0
-    assert before < {path.name for path in (swept.folder / ".sweep").iterdir()}
-    assert results(swept.folder) == by_hand
-
-
-def test_when_a_clusters_head_is_killed_the_rest_can_run_elsewhere(swept, by_hand):
-    with scale.cluster(1) as (environment, nodes):
-        driver = start(swept.folder, **environment)
-        wait_until(driver, partial(finished, swept.folder, 3))
-        assert driver.poll() is None
-        scale.kill(nodes[0])
-        assert driver.wait(120) != 0
-    n_finished = len(list((swept.folder / ".sweep").glob("*.json")))
-    assert 3 <= n_finished < N
-    assert start(swept.folder).wait() == 0
-    assert f"of which {N - n_finished} are to be run" in log(swept.folder)
-    assert results(swept.folder) == by_hand
-
-
-def test_a_cluster_with_a_token_refuses_who_has_another(swept):
-    with scale.cluster(1) as (environment, _):
-        assert start(swept.folder, **environment | {"RAY_AUTH_TOKEN": "b" * 32}).wait() == 1
-    assert log(swept.folder).splitlines()[-1].startswith("error: no Ray at RAY_ADDRESS=")
-    assert "Traceback" not in log(swept.folder)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +174,18 @@ def test_trials_that_fail_are_told_and_the_others_kept(tmp_path):
     with pytest.raises(UserError, match=r"1 of 3 trials failed 3 times \(.*no such thing\)"):
         sweep.run(["a", "bad", "b"], trial, {"cpu": 1}, None, kept.__setitem__)
     assert set(kept) == {"a", "b"}
+
+
+def test_asha_stops_trials_that_do_worse_than_others_by_then():
+    epochs = 9
+    kept = {}
+
+    def trial(key):
+        for epoch in range(1, epochs + 1):
+            yield sweep.Report(float(key), {"stopped": epoch}, False)
+        yield sweep.Report(float(key), {"stopped": None}, True)
+
+    keys = ["0.9", "0.8", "0.7", "0.6", "0.5", "0.4"]
+    sweep.run(keys, trial, {"cpu": 1}, Asha(grace_epochs=2, reduction_factor=3), kept.__setitem__)
+    assert kept["0.9"] == {"stopped": None}
+    assert kept["0.4"] == {"stopped": 2}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.clone import run
 from tests.conftest import ROOT
-from tests.test_pipeline import run
 from tests.test_stale import commit, replace, small_pipelines
 
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/pull_request.yaml").read_text())

@@ -1,0 +1,59 @@
+"""A clone of the project with one epoch and one seed, in which a test runs commands as its user would."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(folder: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user of the clone in ``folder`` would, with its own modules."""
+    variables = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": "user.name",
+        "GIT_CONFIG_VALUE_0": "a",
+        "GIT_CONFIG_KEY_1": "user.email",
+        "GIT_CONFIG_VALUE_1": "a@example.org",
+    }
+    return subprocess.run(command, cwd=folder, env=variables | environment, check=check, capture_output=True, text=True)
+
+
+def edit(folder: Path, change) -> None:
+    path = folder / "params.yaml"
+    document = yaml.safe_load(path.read_text())
+    change(document)
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def quick(document) -> None:
+    document["train"] |= {"epochs": 1, "seeds": [0]}
+    document["features"] |= {"image_size": 32, "flip_average": False}
+    for configuration in [*document["configs"].values(), *document["beyond"].values()]:
+        if "epochs" in configuration:
+            configuration["epochs"] = 1
+        if "channels" in configuration:
+            configuration["channels"] = [8, 16]
+
+
+def new_clone(folder: Path) -> Path:
+    """The working tree as a fresh repository, with the download that ``make repro`` left where there is one."""
+    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    if (ROOT / "data/raw").exists():
+        shutil.copytree(ROOT / "data/raw", folder / "data/raw")
+    edit(folder, quick)
+    run(folder, "git", "init", "--quiet")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "--quiet", "-m", "clone")
+    return folder
