@@ -15,7 +15,15 @@ def run(main: Callable[[], None]) -> None:
 
     So does Ctrl-C (SIGINT) or SIGTERM, with exit code 130 or 143; what is half-written then is taken away.
     """
-    before = signal.signal(signal.SIGTERM, _terminate)
+    by = signal.SIGINT
+
+    def terminate(*_: object) -> NoReturn:
+        nonlocal by
+        by = signal.SIGTERM
+        # An exception of another kind would come out of Ray's waiting as a fault of its own.
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         main()
     except UserError as error:
@@ -23,21 +31,9 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         sys.exit(f"error: {error.filename or 'the system'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        _stopped(signal.SIGINT)
-    except _Terminated:
-        _stopped(signal.SIGTERM)
+        print(
+            f"stopped by {by.name}; what was going on starts again, training from its last checkpoint", file=sys.stderr
+        )
+        sys.exit(128 + by)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-class _Terminated(BaseException):
-    pass
-
-
-def _terminate(*_: object) -> None:
-    raise _Terminated
-
-
-def _stopped(by: signal.Signals) -> NoReturn:
-    print(f"stopped by {by.name}; what was going on starts again, training from its last checkpoint", file=sys.stderr)
-    sys.exit(128 + by)

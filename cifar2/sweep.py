@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -100,6 +101,9 @@ def run(
     on_terminate = signal.getsignal(signal.SIGTERM)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
+        if ":" in address:  # where nothing listens, Ray would try for a quarter of an hour
+            host, port = address.rsplit(":", 1)
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(
             address,
             include_dashboard=False if address == "local" else None,
