@@ -28,7 +28,7 @@ sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or 
 compare: install  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
 
-bench: install  ## measure how fast it is, against PyTorch (half an hour; writes benchmarks/results.*)
+bench: install  ## measure how fast it is, against PyTorch (an hour; writes benchmarks/results.*)
 	python -m benchmarks
 
 test: install  ## run the tests (under five minutes on two cores)
