@@ -6,6 +6,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -63,7 +64,8 @@ class _Finished(tune.Callback):
             print(f"{len(self.done)} of {self._n} trials, best validation accuracy {self._best:.4f}", flush=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
-        self.reason = str(trial.get_error()).strip().splitlines()[-1].split(". ")[0]
+        # Not trial.get_error(), which reads a copy that may come later.
+        self.reason = Path(trial.error_file).read_text().strip().splitlines()[-1].split(". ")[0]
 
 
 def run(
