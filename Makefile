@@ -31,7 +31,7 @@ compare: install  ## compare the metrics of the last run with the committed ones
 bench: install  ## measure how fast it is, against PyTorch (an hour; writes benchmarks/results.*)
 	python -m benchmarks
 
-test: install  ## run the tests (five to eight minutes on two cores)
+test: install  ## run the tests (three to six minutes on two cores)
 	pytest
 
 coverage: install  ## the same, and which lines of cifar2/ and stages/ none of them runs (half as long again)

@@ -111,6 +111,11 @@ def test_a_clone_without_data_is_not_stale_when_its_lock_is_of_its_code(clone):
     assert found() == {}
 
 
+def test_nor_is_one_whose_cache_has_what_nobody_checked_out(clone, committed):
+    run(clone, "dvc", "cache", "dir", "--local", str(committed / ".dvc/cache"))
+    assert found() == {}
+
+
 def test_nor_is_the_repository_that_has_the_data(committed, monkeypatch):
     monkeypatch.chdir(committed)
     assert found() == {}

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
+from dvc.stage import Stage
 
 
 def stale(repo: Repo) -> dict[str, list[str]]:
@@ -32,22 +33,24 @@ def stale(repo: Repo) -> dict[str, list[str]]:
                 entries = stage.status().get(stage.addressing, [])
             except FileNotFoundError as error:  # the output of a stage that never ran has no hash either
                 entries = [{"changed deps": {str(error.filename): "new"}}]
-            changed = [what for entry in entries for what in _changed(stage.addressing, entry)]
+            changed = [what for entry in entries for what in _changed(stage, entry)]
             if changed:
                 found[stage.addressing] = changed
     return found
 
 
-def _changed(stage: str, entry: str | dict[str, dict[str, str | dict[str, str]]]) -> Iterator[str]:
+def _changed(stage: Stage, entry: str | dict[str, dict[str, str | dict[str, str]]]) -> Iterator[str]:
     """What an entry of DVC's status names: "changed command", "changed deps" or "changed outs"."""
     if isinstance(entry, str):
-        yield f"{stage}'s {entry.split()[-1]}"
+        yield f"{stage.addressing}'s {entry.split()[-1]}"
         return
+    # An output that the cache is for may be there alone, or in neither place.
+    fetched = {str(out) for out in stage.outs if out.use_cache and out.hash_info}
     for of_kind in entry.values():
         for path, how in of_kind.items():
             if isinstance(how, dict):
                 yield from how  # the parameters of a file
-            elif how != "not in cache":
+            elif how != "not in cache" and not (how == "deleted" and path in fetched):
                 yield path
 
 
