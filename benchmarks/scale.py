@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,7 +109,8 @@ def kill(node: subprocess.Popen[bytes]) -> None:
     """End a node as a power failure would."""
     everything = [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]
     for process in everything:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # some end when others are gone
+            process.kill()
     node.wait()
 
 

@@ -20,7 +20,7 @@ from cifar2.params import Asha
 from cifar2.trial import Report
 
 Trial = Callable[[str], Iterator[Report]]
-# A trial whose machine goes away is tried anew so many times.
+# A trial that fails, or whose machine goes away, is tried so many times, each after all others.
 TRIES = 3
 
 
@@ -121,27 +121,31 @@ def run(
     signal.signal(signal.SIGTERM, on_terminate)  # which Ray takes for itself
     followed = _Finished(finished, len(keys))
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            tune.run(
-                tune.with_parameters(_Actor, run=trial, by_epoch=asha is not None),
-                config={"key": tune.grid_search(list(keys))},
-                resources_per_trial=dict(resources),
-                metric="score",
-                mode="max",
-                scheduler=_scheduler(asha),
-                reuse_actors=True,
-                storage_path=folder,
-                verbose=0,
-                max_failures=TRIES - 1,
-                raise_on_failed_trial=False,
-                callbacks=[followed],
-            )
+        left = list(keys)
+        # Not Tune's max_failures, which gives up a trial whose process was lost between the last one and it.
+        for _ in range(TRIES):
+            with tempfile.TemporaryDirectory() as folder:
+                tune.run(
+                    tune.with_parameters(_Actor, run=trial, by_epoch=asha is not None),
+                    config={"key": tune.grid_search(left)},
+                    resources_per_trial=dict(resources),
+                    metric="score",
+                    mode="max",
+                    scheduler=_scheduler(asha),
+                    reuse_actors=True,
+                    storage_path=folder,
+                    verbose=0,
+                    raise_on_failed_trial=False,
+                    callbacks=[followed],
+                )
+            left = [key for key in left if key not in followed.done]
+            if not left:
+                return
     finally:
         ray.shutdown()
-    if failed := len(keys) - len(followed.done):
-        raise UserError(
-            f"{failed} of {len(keys)} trials failed {TRIES} times ({followed.reason}); the next sweep runs them alone"
-        )
+    raise UserError(
+        f"{len(left)} of {len(keys)} trials failed {TRIES} times ({followed.reason}); the next sweep runs them alone"
+    )
 
 
 def _scheduler(asha: Asha | None) -> TrialScheduler:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 
 import psutil
@@ -20,8 +21,14 @@ from tests.test_interruption import kill_when, log, wait_until
 
 pytestmark = pytest.mark.slow
 
-# Each takes about half a second.
-N, EPOCHS = 14, 120
+# Each takes about half a second; several for each core, so that some are in the middle and some to come.
+CORES = os.cpu_count() or 1
+N, EPOCHS = 7 * max(2, CORES), 120
+
+
+@pytest.fixture(autouse=True)
+def no_other_cluster(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
 @pytest.fixture
@@ -33,12 +40,11 @@ def swept(project):
 
 
 def start(folder, **variables):
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": str(ROOT)} | variables
     with (folder / "log").open("ab") as said:
         return subprocess.Popen(
             [sys.executable, str(ROOT / "stages/sweep.py")],
             cwd=folder,
-            env=environment,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
             stdout=said,
             stderr=said,
             start_new_session=True,
@@ -66,9 +72,10 @@ def forget(folder):
 def kill_a_worker(driver):
     """Whether there was a process of Ray's in the middle of a trial, which is no more."""
     for child in psutil.Process(driver.pid).children(recursive=True):
-        if child.cmdline()[:1] == ["ray::_Inner.train"]:
-            child.kill()
-            return True
+        with suppress(psutil.NoSuchProcess):
+            if child.cmdline()[:1] == ["ray::_Inner.train"]:
+                child.kill()
+                return True
     return False
 
 
@@ -165,15 +172,34 @@ def test_an_address_that_leads_nowhere_is_told(swept, address, told):
 
 def test_trials_that_fail_are_told_and_the_others_kept(tmp_path):
     kept = {}
+    tries = tmp_path / "tries"
 
     def trial(key):
         if key == "bad":
+            with tries.open("a") as file:
+                file.write("x")
             raise ValueError("no such thing")
         yield sweep.Report(0.5, {"val_accuracy": 0.5}, True)
 
     with pytest.raises(UserError, match=r"1 of 3 trials failed 3 times \(.*no such thing\)"):
         sweep.run(["a", "bad", "b"], trial, {"cpu": 1}, None, kept.__setitem__)
     assert set(kept) == {"a", "b"}
+    assert tries.read_text() == "xxx"
+
+
+def test_a_process_that_is_lost_between_two_trials_costs_none_of_them(tmp_path):
+    kept = {}
+    lost = tmp_path / "lost"
+
+    def trial(key):
+        if key == "b" and not lost.exists():
+            lost.touch()
+            os._exit(1)
+        return iter([sweep.Report(0.5, {"val_accuracy": 0.5}, True)])
+
+    sweep.run(["a", "b", "c"], trial, {"cpu": CORES}, None, kept.__setitem__)
+    assert lost.exists()
+    assert set(kept) == {"a", "b", "c"}
 
 
 def test_asha_stops_trials_that_do_worse_than_others_by_then():
@@ -186,6 +212,7 @@ def test_asha_stops_trials_that_do_worse_than_others_by_then():
         yield sweep.Report(float(key), {"stopped": None}, True)
 
     keys = ["0.9", "0.8", "0.7", "0.6", "0.5", "0.4"]
-    sweep.run(keys, trial, {"cpu": 1}, Asha(grace_epochs=2, reduction_factor=3), kept.__setitem__)
+    # One after the other, the best first.
+    sweep.run(keys, trial, {"cpu": CORES}, Asha(grace_epochs=2, reduction_factor=3), kept.__setitem__)
     assert kept["0.9"] == {"stopped": None}
     assert kept["0.4"] == {"stopped": 2}
