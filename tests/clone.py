@@ -11,9 +11,9 @@ import yaml
 ROOT = Path(__file__).parent.parent
 
 
-def run(folder: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user of the clone in ``folder`` would, with its own modules."""
-    variables = os.environ | {
+def variables(folder: Path) -> dict[str, str]:
+    """The environment of a user of the clone in ``folder``, with its own modules."""
+    return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(folder),
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -23,7 +23,12 @@ def run(folder: Path, *command: str, check: bool = True, **environment: str) -> 
         "GIT_CONFIG_KEY_1": "user.email",
         "GIT_CONFIG_VALUE_1": "a@example.org",
     }
-    return subprocess.run(command, cwd=folder, env=variables | environment, check=check, capture_output=True, text=True)
+
+
+def run(folder: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as that user would."""
+    every = variables(folder) | environment
+    return subprocess.run(command, cwd=folder, env=every, check=check, capture_output=True, text=True)
 
 
 def edit(folder: Path, change) -> None:

@@ -10,6 +10,8 @@ import os
 import random
 import re
 import shutil
+import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -443,16 +445,26 @@ def are_whole(folder):
 def go_away_in_the_middle_of(command, repository, target):
     """Run it; when ``target`` has a tenth of the objects a file takes the remote's place."""
     aside = repository.folder / "aside"
-    with ThreadPoolExecutor() as pool:
-        run = pool.submit(clone.run, repository.folder, "dvc", command, "large", check=False)
-        while not run.done() and len(objects(target)) < N_OBJECTS / 10:
-            time.sleep(0.005)
-        repository.remote.rename(aside)
-        repository.remote.write_text("")
-        done = run.result()
+    dvc = subprocess.Popen(
+        ["dvc", command, "large"],
+        cwd=repository.folder,
+        env=clone.variables(repository.folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while dvc.poll() is None and len(objects(target)) < N_OBJECTS / 10:
+        time.sleep(0.005)
+    # Stopped meanwhile: it would make the remote's folder anew between the two, or be done.
+    dvc.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, dvc.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    repository.remote.rename(aside)
+    repository.remote.write_text("")
+    dvc.send_signal(signal.SIGCONT)
+    said = dvc.communicate()
     repository.remote.unlink()
     aside.rename(repository.remote)
-    return done
+    return subprocess.CompletedProcess(dvc.args, dvc.returncode, *said)
 
 
 @pytest.mark.slow
