@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,15 @@ import torch
 from cifar2 import errors, models, pictures
 
 FINAL = Path("data/models/final.safetensors")
+# What `python -m cifar2.cli` would do, also where PYTHONSAFEPATH is set.
+MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cifar2.cli import main; main()"
 
 
 def main() -> None:
+    checkout = Path.cwd()
+    if (checkout / "cifar2/cli.py").exists() and not Path(__file__).samefile(checkout / "cifar2/cli.py"):
+        # The command belongs to the environment, which may be another checkout's; the model is of this one.
+        os.execv(sys.executable, [sys.executable, "-c", MAIN, str(checkout), *sys.argv[1:]])  # noqa: S606
     parser = argparse.ArgumentParser(prog="cifar2", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     predict_ = commands.add_parser("predict", help="say what is on pictures", description="Say what is on pictures.")

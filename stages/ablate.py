@@ -1,9 +1,11 @@
 """Compare the MLPs under ``beyond`` with the first of their family under ``configs``, picture by picture."""
 
+import sys
 from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import dataset, errors, files, models, params, training
 from cifar2.uncertainty import standard_error
 

@@ -4,11 +4,13 @@ No other stage learns or selects anything by that split.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import dataset, errors, evaluation, figures, files, hardware, models, params
 
 PREPARED = Path("data/prepared")

@@ -1,7 +1,9 @@
 """Write the final model as ONNX, proved equal on the test images, with a card that says what it is."""
 
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import dataset, errors, export, files, hardware, model_card, models, params
 
 MODELS = Path("data/models")

@@ -1,8 +1,10 @@
 """Let a pretrained network look at the training and validation pictures once, and keep what it makes of them."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import dataset, errors, hardware, params, transfer
 
 PREPARED, FEATURES = Path("data/prepared"), Path("data/features")

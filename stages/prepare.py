@@ -1,9 +1,11 @@
 """Get CIFAR-10, keep the chosen classes, split them into train, val and test, and show what they look like."""
 
+import sys
 from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import cifar10, dataset, duplicates, errors, figures, files, params
 
 PREPARED = Path("data/prepared")

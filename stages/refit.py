@@ -1,9 +1,11 @@
 """Train the final model: the selected configuration, with a seed that played no part in its selection."""
 
+import sys
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import checkpoint, dataset, errors, files, hardware, models, params, training
 from cifar2.progress import Progress
 

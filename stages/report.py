@@ -1,11 +1,13 @@
 """Write one page that shows what the whole run found: ``metrics/report.html``."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 from matplotlib.figure import Figure
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import charts, errors, figures, files, model_card, models, params, report
 
 METRICS, FIGURES = Path("metrics"), Path("metrics/figures")

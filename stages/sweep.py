@@ -5,9 +5,11 @@ after an interruption nor when there are more trials than last time.
 """
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import checkpoint, dataset, errors, figures, files, params, space, trial
 
 # Outside of what DVC knows, which deletes the outputs of a stage before it runs.

@@ -1,8 +1,10 @@
 """Train one configuration, once a seed: ``python stages/train.py NAME``."""
 
 import argparse
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import checkpoint, dataset, errors, files, hardware, models, params, training
 from cifar2.progress import Progress
 

@@ -11,11 +11,10 @@ import yaml
 ROOT = Path(__file__).parent.parent
 
 
-def variables(folder: Path) -> dict[str, str]:
-    """The environment of a user of the clone in ``folder``, with its own modules."""
+def variables() -> dict[str, str]:
+    """The variables of a user who has activated the environment."""
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_COUNT": "2",
         "GIT_CONFIG_KEY_0": "user.name",
@@ -27,7 +26,7 @@ def variables(folder: Path) -> dict[str, str]:
 
 def run(folder: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command as that user would."""
-    every = variables(folder) | environment
+    every = variables() | environment
     return subprocess.run(command, cwd=folder, env=every, check=check, capture_output=True, text=True)
 
 

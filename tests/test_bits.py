@@ -66,7 +66,7 @@ def bits_with(environment, *command):
     done = subprocess.run(
         [*command, sys.executable, "-m", "tests.test_bits"],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=True,

@@ -448,7 +448,7 @@ def go_away_in_the_middle_of(command, repository, target):
     dvc = subprocess.Popen(
         ["dvc", command, "large"],
         cwd=repository.folder,
-        env=clone.variables(repository.folder),
+        env=clone.variables(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

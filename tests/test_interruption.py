@@ -67,7 +67,6 @@ def start(folder, *command):
     """A command in a process group of its own, as a shell would start it."""
     variables = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
         "OMP_NUM_THREADS": "1",
     }
     with (folder / "log").open("ab") as said:

@@ -44,7 +44,7 @@ def start(folder, **variables):
         return subprocess.Popen(
             [sys.executable, str(ROOT / "stages/sweep.py")],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+            env=os.environ | variables,
             stdout=said,
             stderr=said,
             start_new_session=True,

@@ -223,8 +223,8 @@ def main() -> None:
     text = filled(text, root, told(text) | _measured(root / "benchmarks/results.json"))
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, "cifar2")
-        # The clone's own modules come before the installed ones; its terminal is 120 characters wide.
-        environment = os.environ | {"PYTHONPATH": str(clone), "COLUMNS": "120", "PYTHONHASHSEED": "0"}
+        # A terminal of 120 characters.
+        environment = os.environ | {"COLUMNS": "120", "PYTHONHASHSEED": "0"}
         subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
         # The files of DVC's cache and not its memory of runs: what the commands run, they run.
         shutil.copytree(root / ".dvc/cache/files", clone / ".dvc/cache/files")

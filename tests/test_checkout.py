@@ -1,0 +1,60 @@
+"""Each command runs the code of the checkout it is typed in, also with another checkout's environment."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SCRIPTS = sorted(path.name for path in (ROOT / "stages").glob("*.py"))
+# The command of the environment that these tests run in.
+COMMAND = Path(sys.executable).with_name("cifar2")
+# Ends a process as soon as it imports the package, with the name of the file that it imported.
+STOP = "import os, sys\nsys.exit(os.path.realpath(__file__))\n"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copied checkout, whose package only prints where it is."""
+    for name in ("stages", "tools"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "cifar2").mkdir()
+    (tmp_path / "cifar2/__init__.py").write_text(STOP)
+    shutil.copy(ROOT / "cifar2/cli.py", tmp_path / "cifar2")
+    return tmp_path
+
+
+def imported(folder, *command):
+    """The package that a command imports when it is typed in ``folder``."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return done.stderr.strip()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_stage_runs_the_code_of_its_checkout(copy, script):
+    assert imported(copy, sys.executable, f"stages/{script}") == str(copy / "cifar2/__init__.py")
+
+
+def test_a_stage_does_so_from_any_folder(copy):
+    (copy / "data").mkdir()
+    own = str(copy / "cifar2/__init__.py")
+    assert imported(copy / "data", sys.executable, "../stages/train.py") == own
+    assert imported(copy, sys.executable, "-m", "stages.train") == own
+
+
+@pytest.mark.parametrize("tool", ["promote", "repro"])
+def test_a_tool_runs_the_code_of_its_checkout(copy, tool):
+    assert imported(copy, sys.executable, "-m", f"tools.{tool}") == str(copy / "cifar2/__init__.py")
+
+
+def test_predict_runs_the_code_of_the_current_checkout(copy):
+    assert imported(copy, COMMAND, "predict", "a.png") == str(copy / "cifar2/__init__.py")
+
+
+def test_predict_runs_the_installed_code_elsewhere(tmp_path):
+    done = subprocess.run([COMMAND, "predict", "a.png"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: data/models/final.safetensors is missing")
