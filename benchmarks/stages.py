@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import yaml
+from ruamel.yaml import YAML
 
 from benchmarks.epoch import BY_HAND
 from benchmarks.measure import Row, interleaved, row, seconds
@@ -56,7 +57,7 @@ def scratch(folder: Path, **train: object) -> None:
     """Give ``folder`` what the stages read, with other values for ``train`` in its params.yaml."""
     for name in ("data", "metrics"):
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
     params["train"] |= BY_HAND | train
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,9 +31,14 @@ def run(folder: Path, *command: str, check: bool = True, **environment: str) -> 
     return subprocess.run(command, cwd=folder, env=every, check=check, capture_output=True, text=True)
 
 
+def read(path: Path):
+    """A params.yaml as DVC reads it: PyYAML, which follows an older YAML, takes 1e-12 for a text."""
+    return YAML(typ="safe").load(path)
+
+
 def edit(folder: Path, change) -> None:
     path = folder / "params.yaml"
-    document = yaml.safe_load(path.read_text())
+    document = read(path)
     change(document)
     path.write_text(yaml.safe_dump(document, sort_keys=False))
 

@@ -17,7 +17,7 @@ import yaml
 from hypothesis import HealthCheck, configuration, settings
 
 from cifar2 import dataset, figures, files, params
-from tests.clone import ROOT, new_clone, run
+from tests.clone import ROOT, new_clone, read, run
 
 SIZES = {"train": 60, "val": 24, "test": 30}
 # What efficientnet_lite0 makes of a picture is so long.
@@ -69,7 +69,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        self.params = read(ROOT / "params.yaml")
         self.params["train"] |= {"hidden": [8, 8], "epochs": 2, "batch_size": 16, "seeds": [0, 1], "threads": 1}
         self.params["configs"] = {name: small(c) for name, c in self.params["configs"].items()}
         self.params["configs"]["convolutional"] = small(self.params["beyond"]["convolutional"])

@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from cifar2 import imports
+from tests.clone import read
 from tests.conftest import ROOT
 
 # By the folder below which everything lies that they write.
 DVC = {root: yaml.safe_load((ROOT / root / "dvc.yaml").read_text())["stages"] for root in ("", "beyond/")}
 # A foreach stage is its `do` part.
 STAGES = {f"{root}{name}": stage.get("do", stage) for root, pipeline in DVC.items() for name, stage in pipeline.items()}
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS = read(ROOT / "params.yaml")
 # Those that have a configuration to select.
 FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "beyond/": ["mlp", "mlp_augmented", "cnn", "transfer"]}
 EVALUATE = {"evaluate", "beyond/evaluate"}

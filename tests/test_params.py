@@ -14,12 +14,13 @@ from ruamel.yaml import YAML
 
 from cifar2 import params
 from cifar2.errors import UserError
+from tests.clone import read
 from tests.conftest import ROOT
 
 
 @pytest.fixture
 def document():
-    return yaml.safe_load((ROOT / "params.yaml").read_text())
+    return read(ROOT / "params.yaml")
 
 
 HYPERPARAMETERS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
@@ -231,7 +232,7 @@ def test_every_spelling_of_a_number_that_dvc_reads_as_one_is_one(tmp_path, docum
 
 
 # The project's file, with less of the same.
-DOCUMENT = yaml.safe_load((ROOT / "params.yaml").read_text())
+DOCUMENT = read(ROOT / "params.yaml")
 for kind, kept in (("configs", ("fine", "augmented", "linear")), ("beyond", ("convolutional", "fine_tuned"))):
     DOCUMENT[kind] = {name: DOCUMENT[kind][name] for name in kept}
 

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from cifar2 import errors, params
+from tests.clone import read
 from tests.conftest import ROOT
 from tools import promote
 
@@ -31,10 +31,10 @@ def test_it_adds_the_trial_as_an_entry_and_changes_nothing_else(swept, monkeypat
     before = Path("params.yaml").read_text()
     old = params.load()
     run(monkeypatch, "1", "swept")
-    lines = Path("params.yaml").read_text().splitlines()
-    new = [line for line in lines if line not in before.splitlines()]
-    assert [line for line in lines if line not in new] == before.splitlines()
-    assert max(map(len, new)) <= 120
+    lines, old_lines = Path("params.yaml").read_text().splitlines(), before.splitlines()
+    start = lines.index("  swept:")
+    n = len(lines) - len(old_lines)
+    assert lines[:start] + lines[start + n :] == old_lines
     found = params.load()
     assert list(found.configs) == [*old.configs, "swept"]
     assert found.configs["swept"] == old.configs["augmented"].model_copy(update=swept[2])
@@ -59,9 +59,10 @@ def test_what_cannot_be_promoted_is_told_and_nothing_written(swept, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    "change", [("  seed: 0\n  # Each", "  seed: 1\n  # Each"), ("    lr: {log", "    jitter: {log")]
+    "change", [("  seed: 0\n  # More", "  seed: 1\n  # More"), ("    lr:\n      log", "    jitter:\n      log")]
 )
 def test_a_table_of_another_sweep_is_not_taken(swept, monkeypatch, change):
+    assert change[0] in Path("params.yaml").read_text()
     text = Path("params.yaml").read_text().replace(*change)
     Path("params.yaml").write_text(text)
     with pytest.raises(SystemExit, match="is not of the sweep in params"):
@@ -79,8 +80,9 @@ def test_a_table_of_another_sweep_is_not_taken(swept, monkeypatch, change):
 )
 def test_the_entry_comes_after_the_last_however_that_is_written(text):
     found = promote.with_entry(text, "new", {"lr": 1e-5, "flip": True, "name": "yes", "channels": [1, 2]})
-    old, new = yaml.safe_load(text), yaml.safe_load(found)
+    old, new = read(text), read(found)
     entry = new["configs"].pop("new")
     assert entry == {"lr": 1e-5, "flip": True, "name": "yes", "channels": [1, 2]}
     assert new == old
-    assert [line for line in found.splitlines() if line in text.splitlines()] == text.splitlines()
+    start, n = found.splitlines().index("  new:"), len(found.splitlines()) - len(text.splitlines())
+    assert found.splitlines()[:start] + found.splitlines()[start + n :] == text.splitlines()

@@ -2,13 +2,12 @@
 
 import argparse
 import csv
-import math
+import io
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
@@ -22,10 +21,10 @@ def with_entry(text: str, name: str, configuration: Mapping[str, Any]) -> str:
     """``text``, a params.yaml, with one more entry at the end of ``configs``; all else stays as it is."""
     text = text.rstrip("\n") + "\n"
     configs = next(value for key, value in YAML().compose(text).value if key.value == "configs")
-    place = text.index("\n", _end(configs)) + 1
-    entry = yaml.safe_dump(dict(configuration), default_flow_style=True, sort_keys=False, width=math.inf).strip()
-    lines = textwrap.wrap(entry, 120, initial_indent="    ", subsequent_indent="     ", break_on_hyphens=False)
-    return "\n".join([f"{text[:place]}  {name}:", *lines, text[place:]])
+    end = text.index("\n", _end(configs)) + 1
+    entry = io.StringIO()
+    YAML().dump({name: dict(configuration)}, entry)
+    return text[:end] + textwrap.indent(entry.getvalue(), "  ") + text[end:]
 
 
 def _end(node: Node) -> int:

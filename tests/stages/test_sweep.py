@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from cifar2 import sweep
+from tests.clone import read
 from tests.conftest import ROOT
 
 
@@ -159,6 +159,6 @@ def test_without_ray_it_says_how_to_get_it(project, fails_with, monkeypatch):
 def test_the_projects_own_table_is_of_its_own_sweep():
     with (ROOT / "metrics/sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())["sweep"]
+    document = read(ROOT / "params.yaml")["sweep"]
     assert len(rows) == document["trials"]
     assert set(document["space"]) < set(rows[0])
