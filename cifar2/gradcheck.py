@@ -6,16 +6,37 @@ Everything here runs in float64, where rounding leaves room to tell a wrong form
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from cifar2.errors import UserError
 from cifar2.mynet import LOSSES, MyNet, backpropagation, gradients
 
 # A central difference errs by about step^2 from curvature and 1e-16 / step from rounding.  This is smaller than would
-# be best for smooth functions, so that ReLU's kink, where no two methods agree, is rarely straddled.
+# be best for smooth functions, so that its two evaluations rarely lie on different sides of a ReLU's kink.  Where they
+# do, there is no slope to compare: ``check`` draws another network, ``check_directions`` leaves the image out.  A still
+# smaller step would only trade the kink for rounding.
 STEP = 1e-6
+
+# About one small network in a thousand has to be replaced.
+MAX_DRAWS = 100
+
+
+class KinkError(Exception):
+    """The two evaluations of a central difference lie on different sides of a ReLU's kink.
+
+    Only the sign of z decides, never an error: a wrong gradient has no excuse.
+
+    Attributes:
+        smooth: for each example of the batch, whether all its ReLUs stay on their sides.
+    """
+
+    def __init__(self, smooth: Tensor) -> None:
+        super().__init__(f"{(~smooth).sum()} of {len(smooth)} examples take a ReLU across its kink")
+        self.smooth = smooth
 
 
 class Case(NamedTuple):
@@ -56,8 +77,28 @@ def cases(
 
 
 def check(case: Case, seed: int) -> list[Errors]:
-    """Compare every single partial derivative on a random network and batch; the errors of each layer, 1 .. L."""
+    """Compare every single partial derivative on a random network and batch; the errors of each layer, 1 .. L.
+
+    A network and batch on which a ReLU crosses its kink are replaced by the next ones.
+
+    Raises:
+        UserError: ``MAX_DRAWS`` networks in a row have such a ReLU.
+    """
     generator = torch.Generator().manual_seed(seed)
+    for _ in range(MAX_DRAWS):
+        model, x, y_true = _random_problem(case, generator)
+        by_hand = by_backpropagation(model, x, y_true, case.loss)
+        autograd = _by_layer(by_hand, by_autograd(model, x, y_true, case.loss))
+        with suppress(KinkError):
+            differences = _by_layer(by_hand, by_finite_differences(model, x, y_true, case.loss))
+            return [Errors(*errors) for errors in zip(autograd, differences, strict=True)]
+    raise UserError(
+        f"params.yaml: verify.seed gives {MAX_DRAWS} networks {case} in a row with a ReLU on its kink; choose another"
+    )
+
+
+def _random_problem(case: Case, generator: torch.Generator) -> tuple[MyNet, Tensor, Tensor]:
+    """A random network for ``case``, with a batch and its targets."""
     model = MyNet(case.n_l, case.activation, case.output_activation).double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -69,11 +110,7 @@ def check(case: Case, seed: int) -> list[Errors]:
     else:
         shape = (case.batch_size,) if case.n_l[-1] == 1 else (case.batch_size, case.n_l[-1])
         y_true = torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    by_hand = by_backpropagation(model, x, y_true, case.loss)
-    autograd = _by_layer(by_hand, by_autograd(model, x, y_true, case.loss))
-    differences = _by_layer(by_hand, by_finite_differences(model, x, y_true, case.loss))
-    return [Errors(*errors) for errors in zip(autograd, differences, strict=True)]
+    return model, x, y_true
 
 
 def worst(errors: Iterable[Errors]) -> Errors:
@@ -86,22 +123,40 @@ def check_directions(model: MyNet, x: Tensor, y_true: Tensor, loss: str, n: int,
     """Compare every derivative with autograd, and the slope along ``n`` random directions with central differences.
 
     A direction costs two forward passes whatever the size of the network, and an error in any parameter's gradient
-    changes the slope along it.
+    changes the slope along it.  Examples that take a ReLU across its kink are left out along that direction.
+
+    Raises:
+        UserError: a direction leaves no example.
     """
     generator = torch.Generator().manual_seed(seed)
-    by_hand = by_backpropagation(model, x, y_true, loss)
     slopes, differences = [], []
     for _ in range(n):
         direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in model.parameters()]
         length = torch.stack([(d * d).sum() for d in direction]).sum().sqrt()
         # Spread over a million parameters, a direction of length 1 would change the loss too little to measure.
         direction = [10 * d / length for d in direction]
-        slopes.append(torch.stack([(g * d).sum() for g, d in zip(by_hand, direction, strict=True)]).sum())
-        differences.append(_central_difference(model, x, y_true, loss, list(model.parameters()), direction))
+        slope, difference = _compare_slopes(model, x, y_true, loss, direction)
+        slopes.append(slope)
+        differences.append(difference)
+    by_hand = by_backpropagation(model, x, y_true, loss)
     return Errors(
         relative_error(by_hand, by_autograd(model, x, y_true, loss)),
         relative_error(slopes, differences),
     )
+
+
+def _compare_slopes(
+    model: MyNet, x: Tensor, y_true: Tensor, loss: str, direction: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The slope along ``direction`` by hand and by central difference, over the examples that cross no kink."""
+    while len(x):
+        by_hand = by_backpropagation(model, x, y_true, loss)
+        slope = torch.stack([(g * d).sum() for g, d in zip(by_hand, direction, strict=True)]).sum()
+        try:
+            return slope, _central_difference(model, x, y_true, loss, list(model.parameters()), direction)
+        except KinkError as kink:
+            x, y_true = x[kink.smooth], y_true[kink.smooth]
+    raise UserError("params.yaml: with verify.seed every image has a ReLU on its kink; choose another")
 
 
 def by_backpropagation(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> list[Tensor]:
@@ -116,7 +171,11 @@ def by_autograd(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> list[Tens
 
 
 def by_finite_differences(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> list[Tensor]:
-    """The gradient of each parameter, by moving one number at a time up and down by ``STEP``."""
+    """The gradient of each parameter, by moving one number at a time up and down by ``STEP``.
+
+    Raises:
+        KinkError: one of them takes a ReLU across its kink.
+    """
     found = []
     for parameter in model.parameters():
         slopes = []
@@ -134,11 +193,20 @@ def _central_difference(
 ) -> Tensor:
     before = [parameter.clone() for parameter in parameters]
     torch._foreach_add_(parameters, direction, alpha=STEP)
-    above = _loss(model, x, y_true, loss)
+    above, active_above = _loss(model, x, y_true, loss), _active(model)
     torch._foreach_add_(parameters, direction, alpha=-2 * STEP)
-    below = _loss(model, x, y_true, loss)
+    below, active_below = _loss(model, x, y_true, loss), _active(model)
     torch._foreach_copy_(parameters, before)
+    smooth = (active_above == active_below).all(1)
+    if not smooth.all():
+        raise KinkError(smooth)
     return (above - below) / (2 * STEP)
+
+
+def _active(model: MyNet) -> Tensor:
+    """Which ReLUs let z through in the last forward pass: one row for each example."""
+    relus = [model.z[l] > 0 for l in model.z if model.f[l] is torch.relu]
+    return torch.cat(relus, 1) if relus else torch.ones(len(model.a[0]), 0, dtype=torch.bool)
 
 
 def _loss(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> Tensor:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cifar2 import gradcheck, mynet
-from cifar2.gradcheck import Case, Errors, check, check_directions, relative_error, worst
+from cifar2.errors import UserError
+from cifar2.gradcheck import STEP, Case, Errors, KinkError, check, check_directions, relative_error, worst
 from cifar2.mynet import ACTIVATIONS, LOSSES, Activation, Loss, MyNet, backpropagation
 
 AUTOGRAD, DIFFERENCE = 1e-12, 1e-7
@@ -212,3 +213,186 @@ def test_the_relative_error_is_relative_to_the_largest_entry():
 def test_a_gradient_too_few_is_an_error():
     with pytest.raises(ValueError, match="longer"):
         relative_error([torch.zeros(2)], [torch.zeros(2), torch.zeros(2)])
+
+
+@pytest.fixture
+def kinks(monkeypatch):
+    """The kinks that the central differences have met so far."""
+    met, central_difference = [], gradcheck._central_difference
+
+    def recorded(*arguments):
+        try:
+            return central_difference(*arguments)
+        except KinkError as kink:
+            met.append(kink)
+            raise
+
+    monkeypatch.setattr(gradcheck, "_central_difference", recorded)
+    return met
+
+
+def one_unit(activation, w, b, x):
+    """A network of one hidden unit with z[1] = w x + b, and its batch and targets."""
+    model = MyNet((1, 1, 1), activation, "identity").double()
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), (w, b, 1.0, 1.0), strict=True):
+            parameter.fill_(value)
+    return model, torch.tensor([[x]], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+
+
+# z[1] is moved by STEP through b and by x STEP through w.
+ON_A_KINK = [(1.0, -0.5 + 0.5 * STEP, 0.5), (1.0, -2 + 1.5 * STEP, 2.0), (1.0, -2 - 1.5 * STEP, 2.0), (0.0, 0.0, 0.0)]
+OFF_A_KINK = [(1.0, -0.5 + 2 * STEP, 0.5), (1.0, -0.5 - 2 * STEP, 0.5), (1.0, 1.0, 0.0)]
+
+
+@pytest.mark.parametrize(("w", "b", "x"), ON_A_KINK)
+def test_a_relu_that_crosses_its_kink_has_no_central_difference(w, b, x):
+    model, *batch = one_unit("relu", w, b, x)
+    with pytest.raises(KinkError):
+        gradcheck.by_finite_differences(model, *batch, "squared_error")
+    assert [p.item() for p in model.parameters()] == [w, b, 1, 1]
+
+
+@pytest.mark.parametrize(("w", "b", "x"), OFF_A_KINK)
+def test_a_relu_close_to_its_kink_is_compared(w, b, x):
+    arguments = (*one_unit("relu", w, b, x), "squared_error")
+    by_hand = gradcheck.by_backpropagation(*arguments)
+    assert relative_error(by_hand, gradcheck.by_finite_differences(*arguments)) <= DIFFERENCE
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "identity"])
+@pytest.mark.parametrize(("w", "b", "x"), ON_A_KINK)
+def test_a_smooth_activation_has_no_kink(activation, w, b, x):
+    arguments = (*one_unit(activation, w, b, x), "squared_error")
+    by_hand = gradcheck.by_backpropagation(*arguments)
+    assert relative_error(by_hand, gradcheck.by_finite_differences(*arguments)) <= DIFFERENCE
+
+
+def test_a_network_on_a_kink_is_replaced_by_the_next(monkeypatch):
+    draw, case = gradcheck._random_problem, Case((5, 4, 3), "relu", "identity", "squared_error", 7)
+    problems = [one_unit("relu", *ON_A_KINK[0]), one_unit("relu", *ON_A_KINK[3])]
+    monkeypatch.setattr(gradcheck, "_random_problem", lambda *a: problems.pop(0) if problems else draw(*a))
+    replaced = check(case, seed=3)
+    assert not problems
+    assert check(case, seed=3) == replaced
+
+
+RELU_CHECKS = [
+    (Case((5, 8, 8, 8, 3), "relu", "identity", "cross_entropy", 16), 850),
+    (Case((5, 8, 8, 8, 3), "relu", "relu", "squared_error", 16), 985),
+]
+
+
+@pytest.mark.parametrize(("case", "seed"), RELU_CHECKS)
+def test_a_seed_whose_network_is_on_a_kink_passes_the_check(kinks, case, seed):
+    errors = worst(check(case, seed))
+    assert kinks
+    assert errors.autograd <= AUTOGRAD
+    assert errors.finite_difference <= DIFFERENCE
+
+
+def test_a_case_whose_networks_are_all_on_a_kink_is_one_line(monkeypatch):
+    monkeypatch.setattr(gradcheck, "_random_problem", lambda *_: one_unit("relu", *ON_A_KINK[0]))
+    with pytest.raises(UserError, match=r"^params.yaml: verify\.seed gives 100 networks .*; choose another$"):
+        check(DEEP._replace(loss="squared_error"), seed=3)
+
+
+def many_relus(seed):
+    """A network and a batch with so many ReLUs that about half the seeds take some across its kink."""
+    torch.manual_seed(seed)
+    model = MyNet((10, 35, 35, 2), "relu", "identity").double()
+    return model, torch.randn(3000, 10, dtype=torch.float64), torch.randint(2, (3000,)), "cross_entropy"
+
+
+@pytest.mark.parametrize("seeds", [range(3, 6), pytest.param(range(6, 200), marks=pytest.mark.slow)], ids=len)
+def test_no_seed_raises_a_false_alarm_along_directions(kinks, seeds):
+    for seed in seeds:
+        errors = check_directions(*many_relus(seed), 5, seed)
+        assert errors.autograd <= AUTOGRAD
+        assert errors.finite_difference <= DIFFERENCE
+    assert kinks
+
+
+def test_an_image_on_a_kink_is_left_out_along_that_direction(monkeypatch):
+    batches, compared, central_difference = [], [], gradcheck._central_difference
+
+    def recorded(model, x, y_true, loss, parameters, direction):
+        batches.append(len(x))
+        difference = central_difference(model, x, y_true, loss, parameters, direction)
+        compared.append((len(x), direction))
+        return difference
+
+    monkeypatch.setattr(gradcheck, "_central_difference", recorded)
+    model, x, y_true, loss = many_relus(3)
+    check_directions(model, x, y_true, loss, 5, 3)
+    assert batches.count(3000) == len(compared) == 5
+    assert 0 < sum(n < 3000 for n, _ in compared) < 5
+    assert min(batches) > 2990
+    # The directions are those that were drawn, in this order.
+    generator = torch.Generator().manual_seed(3)
+    for _, direction in compared:
+        drawn = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in model.parameters()]
+        flat = [torch.cat([t.flatten() for t in tensors]) for tensors in (direction, drawn)]
+        assert torch.cosine_similarity(*flat, dim=0).item() == pytest.approx(1)
+
+
+def test_a_batch_with_every_image_on_a_kink_is_one_line():
+    with pytest.raises(UserError, match=r"^params.yaml: with verify\.seed every image .*; choose another$"):
+        check_directions(*one_unit("relu", 0.0, 0.0, 0.0), "squared_error", 1, 0)
+
+
+@torch.no_grad()
+def relu_derivative_on_the_wrong_side(model, y_true, y_pred, loss="squared_error"):
+    df = model.df
+    model.df = {l: (lambda z: (z < 0).to(z.dtype)) if l < model.L else df[l] for l in df}
+    backpropagation(model, y_true, y_pred, loss)
+    model.df = df
+
+
+def summed_over_the_batch(model, y_true, y_pred, loss="squared_error"):
+    backpropagation(model, y_true, y_pred, loss)
+    for l in model.dL_dw:
+        model.dL_dw[l], model.dL_db[l] = len(y_pred) * model.dL_dw[l], len(y_pred) * model.dL_db[l]
+
+
+def a_layer_without_its_bias_gradient(model, y_true, y_pred, loss="squared_error"):
+    backpropagation(model, y_true, y_pred, loss)
+    model.dL_db[1].zero_()
+
+
+def last_layer_a_hundredth_off(model, y_true, y_pred, loss="squared_error"):
+    backpropagation(model, y_true, y_pred, loss)
+    model.dL_dw[model.L] *= 1.01
+
+
+def one_entry_wrong(model, y_true, y_pred, loss="squared_error"):
+    backpropagation(model, y_true, y_pred, loss)
+    model.dL_dw[2][0, 0] += 0.01
+
+
+WRONG_WITH_RELU = [
+    *WRONG[:3],
+    relu_derivative_on_the_wrong_side,
+    summed_over_the_batch,
+    a_layer_without_its_bias_gradient,
+    last_layer_a_hundredth_off,
+    one_entry_wrong,
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_WITH_RELU)
+def test_a_kink_excuses_no_wrong_gradient_along_directions(monkeypatch, kinks, wrong):
+    monkeypatch.setattr(gradcheck, "backpropagation", wrong)
+    errors = check_directions(*many_relus(3), 5, 3)
+    assert kinks
+    assert errors.autograd > 1e3 * AUTOGRAD
+    assert errors.finite_difference > 10 * DIFFERENCE
+
+
+@pytest.mark.parametrize("wrong", WRONG_WITH_RELU)
+def test_a_kink_excuses_no_wrong_partial_derivative(monkeypatch, kinks, wrong):
+    monkeypatch.setattr(gradcheck, "backpropagation", wrong)
+    errors = worst(check(*RELU_CHECKS[0]))
+    assert kinks
+    assert errors.autograd > 1e3 * AUTOGRAD
+    assert errors.finite_difference > 10 * DIFFERENCE

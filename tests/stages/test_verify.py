@@ -90,6 +90,13 @@ def test_a_gradient_that_is_no_number_fails_the_stage(project, fails_with, monke
     assert not GATE.exists()
 
 
+def test_networks_that_all_lie_on_a_kink_fail_the_stage(project, fails_with, monkeypatch):
+    monkeypatch.setattr(gradcheck, "MAX_DRAWS", 0)
+    message = fails_with("verify.py")
+    assert message.startswith("error: params.yaml: verify.seed gives 0 networks")
+    assert not GATE.exists()
+
+
 def test_missing_data_is_one_line(project, fails_with):
     Path("data/prepared/train.safetensors").unlink()
     assert fails_with("verify.py").startswith("error: data/prepared/train.safetensors is missing; `dvc repro` makes it")
