@@ -7,7 +7,7 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help install repro beyond sweep compare bench test coverage test-slow browser servers share-demo \
-	lint stale audit format readme lock clean
+	lint stale audit format plots-page readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ audit: install  ## look up known vulnerabilities of the locked packages (bandit'
 format: install  ## let ruff rewrite the code
 	ruff check --fix
 	ruff format
+
+plots-page: install  ## write the page of `dvc plots` again, after an upgrade of vl-convert-python
+	python -m tools.plots_page
 
 readme: install  ## renew the numbers and transcripts in README.md, from the last commit
 	python -m tools.readme

@@ -1,0 +1,39 @@
+"""The page of `dvc plots show` and `dvc plots diff`: ``make plots-page`` writes it.
+
+DVC's own page loads Vega from the internet.  This one contains it, so that charts are drawn without a network.  It is
+committed, because DVC reads it from ``.dvc/config`` (``plots.html_template``) in every clone and every experiment.
+"""
+
+from pathlib import Path
+
+import vl_convert
+
+PAGE = Path(".dvc/plots/page.html")
+# DVC fills in what stands in braces.
+TEMPLATE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{refresh_tag}
+<title>DVC plots</title>
+<style>
+body { font-family: system-ui, sans-serif; }
+img { max-width: 100%; }
+</style>
+<script>VEGA</script>
+</head>
+<body>
+{plot_divs}
+</body>
+</html>
+"""
+
+
+def page() -> str:
+    """The page, with the installed version of Vega, Vega-Lite and Vega-Embed."""
+    vega = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub forgets that this may be left out
+    return TEMPLATE.replace("VEGA", vega)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8", newline="\n")
