@@ -6,7 +6,7 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro beyond sweep compare bench test coverage test-slow browser servers share-demo \
+.PHONY: help install repro beyond sweep compare exps watch bench test coverage test-slow browser servers share-demo \
 	lint stale audit format plots-page readme lock clean
 
 help:  ## list the targets
@@ -27,6 +27,12 @@ sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or 
 
 compare: install  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
+
+exps: install  ## compare experiments: accuracy by configuration, the selected one and its test accuracy
+	@python -m tools.exps
+
+watch: install  ## watch what is training now, from another terminal
+	@python -m tools.watch
 
 bench: install  ## measure how fast it is, against PyTorch (an hour; writes benchmarks/results.*)
 	python -m benchmarks
