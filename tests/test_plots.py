@@ -81,6 +81,11 @@ def test_curves_of_one_epoch_are_points():
     assert len(shapes) == 6, "a colour for each configuration and a shape for each revision"
 
 
+def test_a_single_value_is_not_rounded_to_an_integer():
+    row = {"configuration": "fine", "seed": 0, "epoch": 1, "loss": 0.66640302}
+    assert "0.6664" in Chart("curves", [row], "epoch", "loss").texts("role-axis-label")
+
+
 def test_the_last_epoch_is_found_by_number_not_as_text():
     assert {position(point)[0] for point in curves(n_epochs=12).marks("symbol")} == {480}
 
