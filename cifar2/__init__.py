@@ -13,3 +13,7 @@ os.environ.setdefault("MKL_CBWR", "AVX2")
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # cuBLAS gives the same bits each time only with a workspace of its own.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# No library reports usage, or writes an identifier of this computer into the home directory to do so.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # outside of this repository; inside, .dvc/config says so

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import tempfile
@@ -100,6 +101,8 @@ def run(
         # Signals end it at once, as they end any stage.
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
     }
+    if address == "local":  # otherwise Ray keeps one in the home directory
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex())
     on_terminate = signal.getsignal(signal.SIGTERM)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:

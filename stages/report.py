@@ -2,13 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import altair as alt
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import charts, errors, figures, files, model_card, models, params, report
+
+if TYPE_CHECKING:  # matplotlib itself is imported by cifar2.figures, without the home directory
+    from matplotlib.figure import Figure
 
 METRICS, FIGURES = Path("metrics"), Path("metrics/figures")
 # The best of the report that this began as: one run, without an interval.
@@ -76,7 +78,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return files.read_csv(path, TEXT)
 
 
-def first_layer() -> Figure:
+def first_layer() -> "Figure":
     """The units of MyNet with the largest weights."""
     card, networks, _ = models.load(Path("data/models/mlp.safetensors"))
     weights = next(next(iter(networks.values())).parameters()).detach()
