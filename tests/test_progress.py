@@ -1,17 +1,51 @@
 import io
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from cifar2.progress import Progress, steps
 from cifar2.training import Epoch
+from tests.clone import ROOT
 
 EPOCH = Epoch(0, 3, 0.51234, 0.75, 0.6, 0.7)
+
+# A training run that logs one epoch, then waits.  A stub replaces DVCLive, whose import takes seconds.
+RUN = """
+import sys, threading
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+root, name = sys.argv[1:]
+sys.path.insert(0, root)
+from cifar2.progress import Progress
+
+class Live:
+    def __init__(self, folder, **options):
+        self.folder = Path(folder)
+    def log_metric(self, *metric): ...
+    def next_step(self):
+        (self.folder / "metrics.json").write_text("{}")
+
+sys.modules["dvclive.live"] = ModuleType("live")
+sys.modules["dvclive.live"].Live = Live
+values = {"seed": 0, "epoch": 3, "train_loss": 0.5, "train_accuracy": 0.7, "val_loss": None}
+with Progress(name, 1) as progress:
+    with redirect_stdout(None):
+        progress.show(SimpleNamespace(**values, _asdict=lambda: values))
+    print("live", flush=True)
+    threading.Event().wait()
+"""
 
 
 class Terminal(io.StringIO):
@@ -66,7 +100,7 @@ def test_the_pipelines_own_dvc_yaml_and_lock_stay_as_they_are():
     with Progress("fine", 1) as progress:
         progress.show(EPOCH)
     assert Path("dvc.yaml").read_text() == "stages: {}\n"
-    assert {p.name for p in Path().iterdir()} == {".dvc", ".dvcignore", "dvc.yaml", "dvclive"}
+    assert {p.name for p in Path().iterdir()} == {".dvc", ".dvcignore", "dvc.yaml"}
 
 
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt, None])
@@ -82,7 +116,108 @@ def test_nothing_of_that_is_left_however_the_run_ends(stop):
             run()
     else:
         run()
-    assert not list(Path("dvclive").iterdir())
+    assert not list(Path().iterdir())
+    assert not psutil.Process().children()
+
+
+@pytest.fixture
+def start(request):
+    """Start a training run in a process group of its own; it prints a line when its curves can be followed."""
+
+    def run(name):
+        command = [sys.executable, "-c", RUN, str(ROOT), name]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        request.addfinalizer(process.wait)
+        request.addfinalizer(process.kill)
+        return process
+
+    return run
+
+
+def kill(process):
+    os.kill(process.pid, signal.SIGKILL)
+
+
+def kill_group(process):
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def interrupt_group_and_kill(process):
+    """Ctrl-C, and before the run has ended `kill -9`."""
+    process.send_signal(signal.SIGSTOP)
+    os.killpg(process.pid, signal.SIGINT)
+    process.kill()
+
+
+def wait_until(happened):
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def ended(process):
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize("end", [kill, kill_group, interrupt_group_and_kill])
+def test_a_killed_run_leaves_nothing_behind(start, end):
+    process = start("fine")
+    assert process.stdout.readline() == "live\n"
+    assert Path("dvclive/fine/metrics.json").exists()
+    end(process)
+    wait_until(lambda: not list(Path().iterdir()))
+
+
+def test_a_killed_run_does_not_remove_the_curves_of_others(start):
+    killed, alive = start("fine"), start("fast")
+    assert killed.stdout.readline() == alive.stdout.readline() == "live\n"
+    kill(killed)
+    wait_until(lambda: not Path("dvclive/fine").exists())
+    with Progress("smooth", 1) as progress:
+        progress.show(EPOCH)
+        assert {path.name for path in Path("dvclive").iterdir()} == {"fast", "smooth"}
+    assert Path("dvclive/fast/metrics.json").exists()
+
+
+def test_a_run_removes_what_a_power_cut_left(start):
+    process = start("fine")
+    assert process.stdout.readline() == "live\n"
+    for part in [*psutil.Process(process.pid).children(), process]:
+        part.kill()
+    process.wait()
+    assert Path("dvclive/fine").exists()
+    Path("dvclive/plots").mkdir()  # of the user's own DVCLive
+    with Progress("fast", 1) as progress:
+        progress.show(EPOCH)
+        assert {path.name for path in Path("dvclive").iterdir()} == {"fast", "plots"}
+
+
+def test_a_killed_run_does_not_remove_the_curves_of_the_next(start):
+    process = start("fine")
+    assert process.stdout.readline() == "live\n"
+    (remover,) = psutil.Process(process.pid).children()
+    remover.suspend()
+    kill(process)
+    assert process.stdout.read() == "", "a pipe ends with the run"
+    successor = start("fine")
+    time.sleep(0.5)  # long enough for it to make its folder too early
+    remover.resume()
+    assert successor.stdout.readline() == "live\n"
+    wait_until(lambda: ended(remover))
+    assert Path("dvclive/fine/metrics.json").exists()
+
+
+def test_half_written_files_are_ignored_by_git_and_dvc():
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, name)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run(["dvc", "init", "--quiet"], check=True)
+    for program in ("git", "dvc"):
+        subprocess.run([program, "check-ignore", "metrics/train/.fine.json.partial"], check=True)
 
 
 def test_going_through_many_items_tells_each_tenth_in_a_log(capsys):
