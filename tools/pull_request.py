@@ -9,8 +9,12 @@ import argparse
 import html
 import os
 import re
+import shlex
 import subprocess
 from urllib.parse import quote
+
+from cifar2 import errors
+from cifar2.errors import UserError
 
 # Whose numbers are no `metrics:` in dvc.yaml.
 BEYOND = ["--recursive", "--targets", "beyond/metrics/train", "beyond/metrics/evaluate"]
@@ -41,8 +45,34 @@ def picture(path: str, status: str, base: str, head: str) -> str:
     return f"<code>{name}</code>\n\n| base | head |\n|---|---|\n| {shown[0]} | {shown[1]} |\n"
 
 
+def check(*revisions: str) -> None:
+    """Check that this clone has the files of the revisions: DVC waits forever for one that git left on the server.
+
+    Raises:
+        UserError: a revision or a file of one is missing.
+    """
+    objects = _printed("git", "rev-list", "--objects", "--no-walk", "--missing=print", *revisions, "--")
+    if any(line.startswith("?") for line in objects.splitlines()):
+        raise UserError(
+            f"{' or '.join(revisions)}: this partial clone lacks files of it, which DVC cannot fetch; "
+            "`git config --unset remote.origin.partialclonefilter && git fetch --refetch` fetches them"
+        )
+
+
+def _sha(revision: str) -> str:
+    try:
+        return _printed("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
+    except UserError:
+        raise UserError(
+            f"{revision}: this clone has no such commit; if the clone is shallow, `git fetch --unshallow` fetches it"
+        ) from None
+
+
 def _printed(*command: str) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:  # and the command has said why
+        raise UserError(f"`{shlex.join(command)}` failed")
+    return done.stdout
 
 
 def main() -> None:
@@ -51,7 +81,8 @@ def main() -> None:
     parser.add_argument("head", help="its last one")
     arguments = parser.parse_args()
     revisions = [arguments.base, arguments.head]
-    base, head = (_printed("git", "rev-parse", "--verify", revision).strip() for revision in revisions)
+    base, head = map(_sha, revisions)
+    check(*revisions)
     print(f"What this pull request changes: {base} (base) against {head} (head).\n")
     for title, kind, options in (
         ("Parameters", "params", []),
@@ -69,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    errors.run(main)
