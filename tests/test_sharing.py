@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from moto.moto_server import threaded_moto_server
 
 from tests.clone import run
 from tests.test_faults import are_whole
@@ -297,3 +298,42 @@ def test_credentials_may_come_from_the_environment(team, tmp_path):
     b.environment = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
     b.types("dvc pull")
     assert team.has(b) == ["one", "other"]
+
+
+def without_checksums(application):
+    """An S3 server that rejects the checksums that boto3 sends and asks for by default since version 1.36."""
+
+    def answer(request, start_response):
+        names = ("HTTP_X_AMZ_CHECKSUM", "HTTP_X_AMZ_SDK_CHECKSUM", "HTTP_X_AMZ_TRAILER")
+        if any(name.startswith(names) for name in request) or "aws-chunked" in request.get("HTTP_CONTENT_ENCODING", ""):
+            start_response("501 Not Implemented", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>NotImplemented</Code><Message>A header is not implemented</Message></Error>"]
+        return application(request, start_response)
+
+    return answer
+
+
+def test_an_s3_server_without_checksums_needs_two_variables(tmp_path, monkeypatch):
+    application = threaded_moto_server.DomainDispatcherApplication
+    monkeypatch.setattr(
+        threaded_moto_server, "DomainDispatcherApplication", lambda create: without_checksums(application(create))
+    )
+    variables = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
+    for name in variables:
+        monkeypatch.setenv(name, "when_required")
+    with REMOTES["s3"](tmp_path) as remote:
+        team = Team(tmp_path, remote)
+        assert have_their_md5(stored(team.a.folder))
+        b = Person("B", tmp_path / "b")
+        team.a.types("git clone --quiet . ../b")
+        share_demo.log_in(b, team.remote)
+        with monkeypatch.context() as patch:
+            patch.delenv(variables[1])
+            assert "A header is not implemented" in team.fails(b, "pull")
+            assert team.has(b) == []
+        b.types("dvc pull")
+        assert team.has(b) == ["one", "other"]
+        monkeypatch.delenv(variables[0])
+        team.a.types("echo new > new && dvc add --quiet new")
+        assert "A header is not implemented" in team.fails(team.a, "push")
+        team.wire.close()
