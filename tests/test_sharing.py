@@ -19,7 +19,7 @@ import pytest
 from dvc.repo import Repo
 from moto.moto_server import threaded_moto_server
 
-from tests.clone import run
+from tests.clone import edit, run
 from tests.test_faults import are_whole
 from tests.test_pipeline import NAMES
 from tools import share_demo
@@ -33,9 +33,25 @@ SERVERS = ["s3", pytest.param("ssh", marks=WITH_SSHD)]
 
 @pytest.fixture(scope="module")
 def first(clone, tmp_path_factory):
-    """A's clone, where the pipeline has run, and the repository beside it."""
-    folder = tmp_path_factory.mktemp("first")
-    shutil.copytree(clone, folder / "a")
+    """A's clone, where the pipeline has run, and the repository beside it.
+
+    They come from a repository whose owner followed the README: it has a remote, a cache of its own and a tag, its
+    learning rate of `fine` is the one that B tries, HEAD is detached, and a change is not committed.
+    """
+    root, folder = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("first")
+    shutil.copytree(clone, root, dirs_exist_ok=True)
+    edit(root, lambda document: document["configs"]["fine"].update(lr=0.02))
+    for command in (
+        "dvc remote add --default team ../elsewhere",
+        "dvc cache dir --local ../cache",
+        "git commit --quiet --all --message team",
+        "git tag team",
+        "git checkout --quiet --detach",
+    ):
+        run(root, *command.split())
+    edit(root, lambda document: document["configs"]["fine"].update(lr=-1))
+    share_demo.clone(root, folder / "a")
+    shutil.copytree(clone / ".dvc/cache", folder / "a/.dvc/cache")
     share_demo.run_pipeline(Person("A", folder / "a"))
     return folder
 

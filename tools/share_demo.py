@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import boto3
 import requests
+from dvc.config import Config
 from moto.server import ThreadedMotoServer
 
 from cifar2 import errors
@@ -32,12 +33,13 @@ from tools import readme
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
 NO_SSHD = "there is no sshd; `make servers` installs it"
 REGION = "us-east-1"
-# So that the pipeline takes a minute.
+# So that the pipeline takes a minute; the last one is what B changes, whatever is committed here.
 QUICK = {
     "train.epochs": "1",
     "train.seeds": "[0]",
     "configs.augmented.epochs": "1",
     "features.image_size": "32",
+    "configs.fine.lr": "0.01",
 }
 
 
@@ -168,6 +170,16 @@ class Person:
         return done.stdout
 
 
+def clone(root: Path, folder: Path) -> None:
+    """Clone the last commit of ``root`` on branch main, without a remote: a team may have committed its own."""
+    subprocess.run(["git", "clone", "--quiet", "--origin", "origin", root, folder], check=True)
+    subprocess.run(["git", "checkout", "--quiet", "-B", "main"], cwd=folder, check=True)
+    subprocess.run(["git", "remote", "remove", "origin"], cwd=folder, check=True)
+    with Config(str(folder / ".dvc")).edit("repo") as config:
+        config["remote"] = {}
+        config["core"].pop("remote", None)
+
+
 def run_pipeline(a: Person) -> None:
     """A, who has a clone, runs the pipeline and puts a repository for everybody beside it."""
     a.types("dvc exp run --name quick" + "".join(f" --set-param '{name}={value}'" for name, value in QUICK.items()))
@@ -229,10 +241,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         first = Path(temporary, "first")
         a = Person("A", first / "a")
-        # On a branch, whatever is checked out here, and without a way back.
-        subprocess.run(["git", "clone", "--quiet", root, a.folder], check=True)
-        subprocess.run(["git", "checkout", "--quiet", "-B", "main"], cwd=a.folder, check=True)
-        subprocess.run(["git", "remote", "remove", "origin"], cwd=a.folder, check=True)
+        clone(root, a.folder)
         if (root / "data/raw").exists():
             shutil.copytree(root / "data/raw", a.folder / "data/raw")
         run_pipeline(a)
