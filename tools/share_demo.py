@@ -148,7 +148,6 @@ class Person:
         """
         print(f"{self.name}$ {command}", flush=True)
         variables = {
-            "PYTHONPATH": str(self.folder),  # the clone's own modules come before the installed ones
             "COLUMNS": "120",
             "GIT_CONFIG_GLOBAL": os.devnull,
             **{f"GIT_{role}_NAME": self.name for role in ("AUTHOR", "COMMITTER")},
