@@ -1,11 +1,13 @@
 """Results that nobody committed: through a remote as an experiment, on one machine by a cache that its users share."""
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -90,70 +92,65 @@ def test_the_run_cache_keeps_all_but_the_two_stages_with_an_output_in_git_that_i
     assert {name for name in outs if any(isinstance(out, dict) for out in outs[name])} == {"prepare", "select_model"}
 
 
-# A user is a number, which needs no account; these are nobody's.
-GROUP, ONE, TWO, STRANGER = range(64_200, 64_204)
+GROUP = f"cifar2-{os.getpid()}"
 
 
 class User(Repository):
-    """A user of the machine, with a clone."""
+    """A user of the machine, with an account and a clone at home."""
 
-    def __init__(self, folder, number, groups):
-        super().__init__(folder)
-        self.number, self.groups = number, groups
+    def __init__(self, role, machine, groups):
+        self.name, self.machine = f"{GROUP}-{role}", machine
+        command = ["useradd", "--create-home", "--user-group", "--groups", groups, self.name]
+        subprocess.run(command, check=True, capture_output=True)
+        account = pwd.getpwnam(self.name)
+        super().__init__(Path(account.pw_dir, "cifar2"))
+        self.uid = account.pw_uid
 
     def run(self, *command):
-        """Run a command as that user, who by default keeps all files from everybody else."""
-        machine = self.folder.parent
-        variables = {
-            "PATH": f"{machine}/bin:/usr/bin:/bin",
-            "PYTHONPATH": f"{self.folder}:{sysconfig.get_path('purelib')}",
-            "HOME": str(self.folder),
-            "LOGNAME": str(self.number),
-        }
+        """Run a command as after a login, in the environment; new files are the user's alone, unless told otherwise."""
+        login = ["setpriv", "--reuid", self.name, "--regid", self.name, "--init-groups", "--reset-env"]
+        activated = ["sh", "-c", '. "$0/bin/activate" && exec "$@"', self.machine / "venv"]
         return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=variables,
-            user=self.number,
-            group=self.number,
-            extra_groups=self.groups,
-            umask=0o077,
-            capture_output=True,
-            text=True,
+            [*login, *activated, *command], cwd=self.folder, umask=0o077, capture_output=True, text=True
         )
 
     def may_open(self, path, mode):
         return self.run("python", "-c", f"open({str(path)!r}, {mode!r})").returncode == 0
 
 
-def offer_programs(machine, user):
-    """Commands `python` and `dvc` that ``user`` may run: this Python's, or the system's if of the same version."""
-    (machine / "bin").mkdir()
-    (machine / "bin/dvc").write_text('#!/bin/sh\nexec python -m dvc "$@"\n')
-    (machine / "bin/dvc").chmod(0o755)
-    python = machine / "bin/python"
-    for candidate in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
-        python.unlink(missing_ok=True)
-        python.symlink_to(candidate)
-        try:
+def make_environment(folder, user):
+    """An environment that ``user`` may run, of this Python or else the system's, with the packages of this one."""
+    for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
+        shutil.rmtree(folder, ignore_errors=True)
+        if Path(python).exists():
+            subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
+            (packages,) = folder.glob("lib/python3.*/site-packages")
+            (packages / "packages.pth").write_text(sysconfig.get_path("purelib"))
+            (folder / "bin/dvc").write_text('#!/bin/sh\nexec python -m dvc "$@"\n')
+            (folder / "bin/dvc").chmod(0o755)
             if user.run("python", "-c", "import dvc.cli, torch").returncode == 0:
                 return
-        except (PermissionError, FileNotFoundError):
-            pass
     pytest.skip("other users may not run this Python, and the system has none of its version")
 
 
 @pytest.fixture(scope="module", params=[None, "symlink"], ids=["copied", "linked"])
 def machine(committed, request):
     """Two users of one cache and a stranger; each of the two ran something that the other did not."""
-    if os.geteuid():
-        pytest.skip("only root can run programs as several users")
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are root's alone
-        folder = Path(name)
+    if os.geteuid() or not shutil.which("useradd"):
+        pytest.skip("only root can add users and run programs as them, with useradd")
+    with ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))  # pytest's own folders are root's alone
         folder.chmod(0o755)
+        subprocess.run(["groupadd", GROUP], check=True)
+        cleanup.callback(subprocess.run, ["groupdel", GROUP], check=True)
+        users = []
+        for role, groups in (("one", GROUP), ("two", GROUP), ("stranger", "")):
+            users.append(User(role, folder, groups))
+            remove = ["userdel", "--force", "--remove", users[-1].name]
+            cleanup.callback(subprocess.run, remove, check=True, capture_output=True)
         cache = folder / "cache"
         cache.mkdir()
-        os.chown(cache, -1, GROUP)
+        shutil.chown(cache, group=GROUP)
         cache.chmod(0o2770)
         first = Repository(folder / "first")
         shutil.copytree(committed.folder, first.folder, ignore=shutil.ignore_patterns("cache", "tmp", ".checkpoints"))
@@ -161,12 +158,11 @@ def machine(committed, request):
         first.dvc("config", "--local", "cache.shared", "group")
         if request.param:
             first.dvc("config", "--local", "cache.type", request.param)
-        users = [User(folder / str(n), n, groups) for n, groups in ((ONE, [GROUP]), (TWO, [GROUP]), (STRANGER, []))]
         for user in users:
             shutil.copytree(first.folder, user.folder)
             for path in (user.folder, *user.folder.rglob("*")):
-                os.chown(path, user.number, user.number)
-        offer_programs(folder, users[0])
+                shutil.chown(path, user.name, user.name)
+        make_environment(folder / "venv", users[0])
         ran = {}
         for lr, user in ((0.011, users[0]), (0.012, users[1])):
             set_lr(user, lr)
@@ -187,7 +183,7 @@ def test_what_one_user_ran_the_other_has_without_running_it_metrics_too(machine)
 def test_in_the_shared_cache_nobody_can_write_an_object_and_the_group_alone_can_read_it(machine):
     cache, (*users, stranger), _ = machine
     objects = test_faults.objects(cache)
-    assert {path.stat().st_uid for path in objects} == {ONE, TWO}
+    assert {path.stat().st_uid for path in objects} == {user.uid for user in users}
     for path in objects:
         assert path.stat().st_mode & 0o777 == 0o444
         assert [user.may_open(path, "rb") for user in users] == [True, True]
@@ -198,7 +194,7 @@ def test_in_the_shared_cache_nobody_can_write_an_object_and_the_group_alone_can_
 def test_in_every_folder_of_the_shared_cache_both_can_add_what_the_other_can_use(machine):
     cache, *_ = machine
     for path in cache.rglob("*"):
-        assert path.stat().st_gid == GROUP
+        assert path.group() == GROUP
         if path.is_dir():
             assert path.stat().st_mode & 0o7777 == 0o2775
 
