@@ -1,5 +1,6 @@
 """Results that nobody committed: through a remote as an experiment, on one machine by a cache that its users share."""
 
+import functools
 import os
 import pwd
 import shutil
@@ -71,6 +72,33 @@ def test_as_an_experiment_a_colleague_has_them_all_and_runs_nothing(team):
     assert colleague.dvc("status", *PIPELINE) == "Data and pipelines are up to date.\n"
     assert "Running stage" not in colleague.dvc("repro")
     assert results(colleague) == results(repository)
+
+
+def test_an_experiment_older_than_the_remote_needs_to_run_again(team):
+    """DVC pushes to the remote of the experiment's own commit; without one it pushes no files, and does not say so."""
+    repository, colleague = team
+    git = functools.partial(clone.run, repository.folder, "git")
+    repository.dvc("remote", "remove", "team")
+    git("commit", "--quiet", "--all", "-m", "no remote yet")
+    experiment = ["exp", "run", "--name", "faster", "--set-param", "configs.fine.lr=0.011"]
+    assert "Running stage 'train'" in repository.dvc(*experiment)
+    expected = results(repository)
+    git("checkout", "--quiet", ".")
+    repository.dvc("remote", "add", "--default", "team", str(repository.remote))
+    git("commit", "--quiet", "--all", "-m", "where our artifacts are")
+    git("push", "--quiet", "origin", "HEAD")
+    repository.dvc("exp", "push", "origin", "faster")
+    assert not repository.stored(MODEL, "remote").exists()
+    assert "Running stage 'train'" not in repository.dvc(*experiment)
+    assert results(repository) == expected
+    repository.dvc("exp", "push", "origin", "faster")
+    # Of two experiments of a name, DVC takes the one that starts from HEAD.
+    clone.run(colleague.folder, "git", "pull", "--quiet")
+    colleague.dvc("exp", "pull", "origin", "faster")
+    colleague.dvc("exp", "branch", "faster", "faster")
+    clone.run(colleague.folder, "git", "switch", "--quiet", "faster")
+    colleague.dvc("checkout", *PIPELINE)
+    assert results(colleague) == expected
 
 
 def test_by_a_pushed_run_cache_what_has_metrics_in_git_runs_again_and_the_rest_does_not(team):
