@@ -1,6 +1,11 @@
+import fcntl
+import subprocess
+import threading
+from pathlib import Path
+
 import pytest
 
-from tools.repro import main, shares
+from tools.repro import main, recover, shares
 
 FIVE = ["a", "b", "c", "d", "e"]
 
@@ -27,3 +32,41 @@ def test_a_number_of_jobs_that_is_none_is_one_line(monkeypatch, capsys, jobs):
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().err.endswith(f"error: argument --jobs: {jobs} is not a number from 1\n")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A DVC project with one stage."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["dvc", "init", "--quiet", "--no-scm"], check=True)
+    Path("dvc.yaml").write_text("stages: {a: {cmd: echo > a, outs: [a]}}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("content", ["", "{", "\0" * 100])
+def test_dvc_works_again_after_a_power_cut(project, capsys, content):
+    Path(".dvc/tmp/rwlock").write_text(content)
+    assert subprocess.run(["dvc", "repro"], capture_output=True).returncode != 0
+    recover(project)
+    assert capsys.readouterr().out == f"removed {project}/.dvc/tmp/rwlock, which an interrupted DVC left unreadable\n"
+    subprocess.run(["dvc", "repro"], check=True)
+
+
+def test_what_a_running_dvc_reads_and_writes_stays_listed(project):
+    """DVC empties the file for a moment when it writes it, under a lock."""
+    busy = Path(".dvc/tmp/rwlock")
+    busy.write_text("")
+    with Path(".dvc/tmp/rwlock.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other = threading.Thread(target=recover, args=[project])
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+        busy.write_text("{}")
+    other.join()
+    assert busy.read_text() == "{}"
+
+
+def test_a_project_without_that_list_is_left_alone(project):
+    recover(project)
+    assert not Path(".dvc/tmp/rwlock").exists()

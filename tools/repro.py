@@ -6,11 +6,13 @@ that would leave a core idle are left to the end, and have all cores; so are con
 """
 
 import argparse
+import fcntl
 import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from cifar2 import errors, params
 
@@ -23,6 +25,23 @@ def shares(stale: list[str], jobs: int, cores: int) -> tuple[list[str], int]:
     return stale[: len(stale) // at_once * at_once], max(1, cores // at_once)
 
 
+def recover(folder: Path) -> None:
+    """Delete DVC's list of what its processes read and write in ``folder``/.dvc if a power cut left it unreadable.
+
+    DVC writes the list under a lock of its own, which is held here meanwhile: what is unreadable then stays so.
+    """
+    busy = folder / ".dvc/tmp/rwlock"
+    if not busy.exists():
+        return
+    with busy.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            json.loads(busy.read_text())
+        except ValueError:
+            busy.unlink()
+            print(f"removed {busy}, which an interrupted DVC left unreadable", flush=True)
+
+
 def _dvc(*arguments: str) -> None:
     failed = subprocess.run(["dvc", *arguments]).returncode
     if failed:
@@ -31,7 +50,7 @@ def _dvc(*arguments: str) -> None:
 
 def _stale(names: list[str]) -> list[str]:
     """Those of the configurations ``names`` that have to be trained."""
-    status = subprocess.run(["dvc", "status", "--json", "dvc.yaml"], stdout=subprocess.PIPE, text=True)
+    status = subprocess.run(["dvc", "status", "--json"], stdout=subprocess.PIPE, text=True)
     if status.returncode:
         sys.exit(status.returncode)
     return [stage for stage in json.loads(status.stdout) if stage.removeprefix("train@") in names]
@@ -63,6 +82,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=_number, default=cores, help="configurations trained at a time")
     jobs = parser.parse_args().jobs
 
+    for folder in (Path(), Path("beyond")):
+        recover(folder)
     configs = params.load().configs
     _dvc("repro", "verify")
     perceptrons = [name for name, configuration in configs.items() if configuration.model == "mlp"]
