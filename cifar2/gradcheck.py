@@ -134,7 +134,7 @@ def check_directions(model: MyNet, x: Tensor, y_true: Tensor, loss: str, n: int,
         direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in model.parameters()]
         length = torch.stack([(d * d).sum() for d in direction]).sum().sqrt()
         # Spread over a million parameters, a direction of length 1 would change the loss too little to measure.
-        direction = [10 * d / length for d in direction]
+        direction = [100 * d / length for d in direction]
         slope, difference = _compare_slopes(model, x, y_true, loss, direction)
         slopes.append(slope)
         differences.append(difference)

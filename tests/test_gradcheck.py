@@ -323,13 +323,13 @@ def test_an_image_on_a_kink_is_left_out_along_that_direction(monkeypatch):
         return difference
 
     monkeypatch.setattr(gradcheck, "_central_difference", recorded)
-    model, x, y_true, loss = many_relus(3)
-    check_directions(model, x, y_true, loss, 5, 3)
-    assert batches.count(3000) == len(compared) == 5
-    assert 0 < sum(n < 3000 for n, _ in compared) < 5
-    assert min(batches) > 2990
+    model, x, y_true, loss = many_relus(4)
+    check_directions(model, x[:800], y_true[:800], loss, 5, 4)
+    assert batches.count(800) == len(compared) == 5
+    assert 0 < sum(n < 800 for n, _ in compared) < 5
+    assert min(batches) > 790
     # The directions are those that were drawn, in this order.
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(4)
     for _, direction in compared:
         drawn = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in model.parameters()]
         flat = [torch.cat([t.flatten() for t in tensors]) for tensors in (direction, drawn)]
