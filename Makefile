@@ -23,7 +23,6 @@ beyond: install  ## what takes longer: the CNN, fine-tuning, the ablation (over 
 sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or where RAY_ADDRESS says
 	dvc repro verify features
 	python stages/sweep.py
-	dvc commit --force sweep
 
 compare: install  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
