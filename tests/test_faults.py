@@ -29,6 +29,7 @@ SPLITS = ["data/prepared/train.safetensors", "data/prepared/val.safetensors"]
 TEST = ["data/prepared/test.safetensors"]
 # What each stage reads, less what it only hands on whole.
 READ = {
+    "check_params": [],
     "verify": SPLITS[:1],
     "features": SPLITS,
     "train fine": SPLITS,

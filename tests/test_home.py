@@ -28,6 +28,7 @@ runpy.run_path(root + "/stages/prepare.py", run_name="__main__")
 """
 # Every stage with its arguments.
 STAGES = {
+    "check_params": [],
     "prepare": [],
     "verify": [],
     "features": [],
