@@ -11,8 +11,8 @@ from cifar2.params import Params
 
 def rows(params: Params) -> list[Row]:
     """One row each, the default run's and all, against the first one; and one for the pretrained network's features."""
-    selections = [json.loads((ROOT / place / "metrics/select.json").read_text()) for place in ("", "beyond")]
-    best = dict.fromkeys(name for selection in selections for name in selection["best_per_family"].values())
+    evaluated = [path for place in ("", "beyond") for path in (ROOT / place / "metrics/evaluate").glob("*.json")]
+    best = dict.fromkeys(json.loads(path.read_text())["config"] for path in sorted(evaluated))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scratch(folder, seeds=params.train.seeds[:1])

@@ -1,4 +1,4 @@
-"""Compare the MLPs under ``beyond`` with the first of their family under ``configs``, picture by picture."""
+"""Compare the augmented MLPs under ``beyond`` with the first of them, the baseline, image by image."""
 
 import sys
 from pathlib import Path
@@ -13,22 +13,20 @@ FAMILY = "mlp_augmented"
 
 
 def main() -> None:
-    everything = params.load()
     val = dataset.load(Path("data/prepared/val.safetensors"))
 
-    def correct(path: Path) -> torch.Tensor:
-        """Whether each seed's model is right about each picture, seeds x pictures."""
-        card, networks, _ = models.load(path)
+    def correct(name: str) -> torch.Tensor:
+        """Whether each seed's model classifies each image correctly, seeds x images."""
+        card, networks, _ = models.load(Path(f"beyond/data/models/train/{name}.safetensors"))
         images = training.examples(val, card.mean, card.std)
         return torch.stack([training.score(n, images, card.flip_average).correct for n in networks.values()])
 
-    reference = next(name for name, c in everything.configs.items() if c.family == FAMILY)
-    whole = correct(Path(f"data/models/train/{reference}.safetensors")).double()
+    names = [name for name, configuration in params.load().beyond.items() if configuration.family == FAMILY]
+    baseline = correct(names[0]).double()
     rows = []
-    for name in [reference, *(name for name, c in everything.beyond.items() if c.family == FAMILY)]:
-        root = Path("beyond" if name in everything.beyond else "")
-        other = correct(root / f"data/models/train/{name}.safetensors").double()
-        lost = whole - other
+    for name in names:
+        other = correct(name).double()
+        lost = baseline - other
         rows.append((name, other.mean().item(), standard_error(other), lost.mean().item(), standard_error(lost)))
     files.write_csv(
         Path("beyond/metrics/ablation.csv"),

@@ -1,6 +1,6 @@
 """Pick the best configuration of each family and of all by their validation results; the test split plays no part.
 
-``python stages/select_model.py`` picks from ``configs``, with ``--beyond`` from ``beyond`` too.
+``python stages/select_model.py`` picks from ``configs``, with ``--beyond`` from ``beyond``.
 """
 
 import argparse
@@ -11,20 +11,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout,
 from cifar2 import errors, figures, files, params, selection
 
 COLUMNS = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "train_accuracy", "gap")
-BEYOND = Path("beyond")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--beyond", action="store_true", help="from the configurations under `beyond` too")
+    parser.add_argument("--beyond", action="store_true", help="from the configurations under `beyond`")
     beyond = parser.parse_args().beyond
     settings = params.load()
-    root = BEYOND if beyond else Path()
-    configs = settings.configs | (settings.beyond if beyond else {})
-    home = {name: BEYOND if name in settings.beyond else Path() for name in configs}
+    root, configs = (Path("beyond"), settings.beyond) if beyond else (Path(), settings.configs)
     families = {name: configuration.family for name, configuration in configs.items()}
     metrics = {
-        name: files.read_json(home[name] / f"metrics/train/{name}.json", ("diverged", "val_loss_std", *COLUMNS))
+        name: files.read_json(root / f"metrics/train/{name}.json", ("diverged", "val_loss_std", *COLUMNS))
         for name in configs
     }
     ranked = selection.rank(metrics)
@@ -33,8 +30,8 @@ def main() -> None:
         family: selection.rank({name: m for name, m in metrics.items() if families[name] == family})[0].name
         for family in dict.fromkeys(families.values())
     }
-    curves = files.join_csv([home[name] / f"metrics/curves/{name}.csv" for name in configs], ("configuration",))
-    chosen = {family: home[name] / f"data/models/train/{name}.safetensors" for family, name in best.items()}
+    curves = files.join_csv([root / f"metrics/curves/{name}.csv" for name in configs], ("configuration",))
+    chosen = {family: root / f"data/models/train/{name}.safetensors" for family, name in best.items()}
     for path in chosen.values():
         files.read_tensors(path)  # so that damage is not handed on under another name
     # The seeds' models of each family's best, for evaluate: it can then depend on them and on no loser's.

@@ -1,7 +1,8 @@
-"""dvc.yaml and beyond/dvc.yaml say the truth about the code: DVC knows only what is listed there."""
+"""dvc.yaml and beyond/dvc.yaml describe the code as it is: DVC knows only what is listed there."""
 
 import configparser
 import hashlib
+import os
 import re
 import subprocess
 from fnmatch import fnmatch
@@ -14,13 +15,37 @@ from cifar2 import imports
 from tests.clone import read
 from tests.conftest import ROOT
 
+
+def from_root(item, folder):
+    """An item of a list in ``folder``'s dvc.yaml, with its paths as seen from the root."""
+    if isinstance(item, str):
+        return os.path.normpath(f"{folder}{item}")
+    return {os.path.normpath(f"{folder}{path}"): options for path, options in item.items()}
+
+
+def stages(folder):
+    """The stages of ``folder``'s dvc.yaml, with paths, parameters and commands as seen from the root."""
+    pipeline = yaml.safe_load((ROOT / folder / "dvc.yaml").read_text())["stages"]
+    for stage in pipeline.values():
+        stage = stage.get("do", stage)
+        for kind in {"deps", "outs", "metrics", "plots"} & stage.keys():
+            stage[kind] = [from_root(item, folder) for item in stage[kind]]
+        if folder:
+            assert stage["cmd"].startswith("cd .. && ")
+            stage["cmd"] = stage["cmd"].removeprefix("cd .. && ")
+            ((path, stage["params"]),) = stage.get("params", [{"../params.yaml": []}])[0].items()
+            assert path == "../params.yaml"
+    return pipeline
+
+
 # By the folder below which everything lies that they write.
-DVC = {root: yaml.safe_load((ROOT / root / "dvc.yaml").read_text())["stages"] for root in ("", "beyond/")}
+DVC = {folder: stages(folder) for folder in ("", "beyond/")}
 # A foreach stage is its `do` part.
 STAGES = {f"{root}{name}": stage.get("do", stage) for root, pipeline in DVC.items() for name, stage in pipeline.items()}
 PARAMS = read(ROOT / "params.yaml")
 # Those that have a configuration to select.
-FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "beyond/": ["mlp", "mlp_augmented", "cnn", "transfer"]}
+FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "beyond/": ["mlp_augmented", "cnn", "transfer"]}
+MEASURED = {"": [*FAMILIES[""], "final"], "beyond/": ["mlp_augmented", "cnn"]}
 EVALUATE = {"evaluate", "beyond/evaluate"}
 # What comes after it, and tells of what was found.
 TELL = {"export", "report"}
@@ -62,12 +87,6 @@ def reads(stage: str, output: str) -> bool:
     return any(fnmatch(dep, pattern) or output.startswith(f"{dep}/") for dep in deps(stage))
 
 
-def test_every_stage_runs_at_the_root():
-    """So that all paths are read from there."""
-    for stage, description in STAGES.items():
-        assert description.get("wdir", ".") == (".." if root(stage) else ".")
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_lists_exactly_the_modules_that_its_script_imports(stage):
     listed = {dep for dep in deps(stage) if dep.endswith(".py")}
@@ -81,8 +100,11 @@ def test_the_walk_follows_imports_of_imports_and_inside_functions(tmp_path):
     assert "cifar2/cifar10.py" not in found
 
 
-def test_every_script_is_a_stage():
-    assert {script(stage) for stage in STAGES} == {f"stages/{p.name}" for p in (ROOT / "stages").glob("*.py")}
+def test_every_script_but_the_sweep_is_a_stage():
+    """`make sweep` runs it: a frozen stage would make DVC print a warning each time."""
+    scripts = {f"stages/{p.name}" for p in (ROOT / "stages").glob("*.py")} - {"stages/sweep.py"}
+    assert {script(stage) for stage in STAGES} == scripts
+    assert not any("frozen" in stage for stage in STAGES.values())
 
 
 def test_a_stage_of_both_pipelines_is_one_script():
@@ -90,9 +112,9 @@ def test_a_stage_of_both_pipelines_is_one_script():
         assert script(f"beyond/{stage}") == script(stage)
 
 
-def test_select_model_and_evaluate_are_told_which_pipeline_they_are_of():
-    """train tells by the name of the configuration, and ablate is of one alone."""
-    for stage in ("select_model", "evaluate"):
+def test_the_extended_pipelines_stages_have_an_option_of_it():
+    """train finds it by the name of the configuration, and ablate belongs to one alone."""
+    for stage in ("check_params", "select_model", "evaluate"):
         assert "--beyond" not in STAGES[stage]["cmd"]
         assert STAGES[f"beyond/{stage}"]["cmd"] == f"{STAGES[stage]['cmd']} --beyond"
 
@@ -105,8 +127,7 @@ def test_there_is_a_stage_for_each_configuration_and_each_family():
     for stage, group in (("train", "configs"), ("beyond/train", "beyond")):
         assert STAGES[stage]["cmd"] == "python stages/train.py ${key}"
         assert f"{group}.${{key}}" in STAGES[stage]["params"]
-    assert DVC[""]["evaluate"]["foreach"] == [*FAMILIES[""], "final"]
-    assert DVC["beyond/"]["evaluate"]["foreach"] == FAMILIES["beyond/"]
+    assert {folder: pipeline["evaluate"]["foreach"] for folder, pipeline in DVC.items()} == MEASURED
     for below in ("", "beyond/"):
         names = [f"models/{family}.safetensors" for family in FAMILIES[below]]
         wanted = {f"{below}data/{name}" for name in [*names, "models/selected.json"]}
@@ -122,24 +143,43 @@ def test_training_depends_on_what_the_configuration_learns_from():
         }
 
 
-def test_the_other_pipeline_writes_below_its_folder_and_the_first_does_not_depend_on_it():
+def test_the_pipelines_share_images_and_code_and_no_results():
+    shared = {output for stage in ("prepare", "verify", "features") for output in outputs(stage)}
     for stage in STAGES:
         assert all(out.startswith("beyond/") == bool(root(stage)) for out in outputs(stage))
         assert root(stage) or not any(dep.startswith("beyond") for dep in deps(stage))
+        if root(stage):
+            others = {dep for dep in deps(stage) if not dep.startswith("beyond/") and not dep.endswith(".py")}
+            assert others <= shared | {f"data/${{item.input}}/{split}.safetensors" for split in ("train", "val")}
 
 
-@pytest.mark.parametrize("pipeline", DVC)
-def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are(pipeline):
-    path = ROOT / pipeline / "dvc.lock"
-    if pipeline and not path.exists():
-        pytest.skip("that pipeline was not run")
-    lock = yaml.safe_load(path.read_text())["stages"]
-    groups = {"train": PARAMS["beyond" if pipeline else "configs"], "evaluate": FAMILIES[pipeline]}
-    if not pipeline:
-        groups["evaluate"] = [*FAMILIES[pipeline], "final"]
-    names = {
-        stage: [f"{stage}@{item}" for item in groups[stage]] if stage in groups else [stage] for stage in DVC[pipeline]
-    }
+def test_another_configuration_changes_nothing_in_the_extended_run():
+    tracked = {param for stage in DVC["beyond/"] for param in STAGES[f"beyond/{stage}"]["params"]}
+    assert tracked == {"beyond", "beyond.${key}", "normalise", "train", "train.seeds", "train.threads"}
+
+
+def test_the_extended_run_has_the_baseline_of_its_ablation():
+    """As `augmented`; another `augmented` makes it no other."""
+    names = [name for name, c in PARAMS["beyond"].items() if c["family"] == "mlp_augmented"]
+    assert names[0] == "baseline"
+
+
+@pytest.mark.parametrize("folder", DVC)
+def test_parameters_are_checked_before_any_other_stage_runs(folder):
+    """DVC deletes the outputs of a stage before it runs it."""
+    written = (f"{folder}data/", f"{folder}metrics/")
+    of_folder = [stage for stage in STAGES if root(stage) == folder]
+    first = [stage for stage in of_folder if not any(dep.startswith(written) for dep in deps(stage))]
+    assert first == [f"{folder}check_params"]
+    followed = {param.split(".")[0] for stage in of_folder for param in STAGES[stage].get("params", [])}
+    assert set(STAGES[first[0]]["params"]) == followed
+
+
+def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are():
+    """Of the extended pipeline, which takes hours, `make stale` says so in a warning."""
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    groups = {"train": PARAMS["configs"], "evaluate": MEASURED[""]}
+    names = {stage: [f"{stage}@{item}" for item in groups[stage]] if stage in groups else [stage] for stage in DVC[""]}
     assert set(lock) == {name for of_stage in names.values() for name in of_stage}
     for stage in lock.values():
         for dep in stage["deps"]:
@@ -202,9 +242,10 @@ def test_metrics_and_plots_live_in_git_and_data_and_the_report_in_the_cache():
     assert "metrics/report.html" in STAGES["report"]["outs"]
 
 
-def test_the_default_pipelines_accuracies_are_its_metrics_and_nothing_else_is():
+def test_accuracies_are_the_metrics_and_nothing_else_is():
     metrics = {f"metrics/{path}.json" for path in ("train/${key}", "refit", "evaluate/${item}")}
-    assert {path for stage in STAGES for path in written(stage, "metrics")} == metrics
+    extended = {f"beyond/metrics/{path}.json" for path in ("train/${key}", "evaluate/${item}")}
+    assert {path for stage in STAGES for path in written(stage, "metrics")} == metrics | extended
 
 
 def test_the_table_of_metrics_fits_on_a_screen():
@@ -235,11 +276,12 @@ def test_the_final_model_has_a_name():
 
 def test_every_parameter_that_changes_a_result_has_a_stage_that_tracks_it():
     tracked = {p.split(".")[0] for stage in STAGES.values() for p in stage.get("params", [])}
-    assert tracked == set(PARAMS) - {"checkpoints"}
+    assert tracked == set(PARAMS) - {"checkpoints", "sweep"}
 
 
 def test_usage_reports_and_update_checks_are_off():
-    config = configparser.ConfigParser()
-    config.read_string("\n".join(line.strip() for line in (ROOT / ".dvc/config").read_text().splitlines()))
-    assert config["core"]["analytics"] == "false"
-    assert config["core"]["check_update"] == "false"
+    for folder in DVC:
+        config = configparser.ConfigParser()
+        config.read_string("\n".join(line.strip() for line in (ROOT / folder / ".dvc/config").read_text().splitlines()))
+        assert config["core"]["analytics"] == "false"
+        assert config["core"]["check_update"] == "false"

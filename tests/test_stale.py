@@ -1,15 +1,16 @@
-"""A small pull request: like the project's, a pipeline with a folder that only DVC has, and another one beyond it."""
+"""A small pull request: like the project's, a pipeline with a folder that only DVC has, and the extended one."""
 
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+from dvc.fs.dvc import DVCFileSystem
 from dvc.repo import Repo
 
 from tests.clone import run
 from tests.conftest import ROOT
-from tools.stale import main, message, stale
+from tools.stale import main, stale
 
 FILES = {
     "dvc.yaml": """
@@ -28,12 +29,12 @@ stages:
 """,
     "beyond/dvc.yaml": """
 stages:
-  ablate:
-    wdir: ..
-    cmd: python train.py beyond/data/ablated.bin beyond/metrics/train/b.json
-    params: [lr]
-    deps: [data/models, train.py]
-    outs: [beyond/data/ablated.bin, beyond/metrics/train/b.json: {cache: false}]
+  train:
+    cmd: cd .. && python train.py beyond/data/longer.bin beyond/metrics/train/b.json
+    params: [../params.yaml: [lr]]
+    deps: [../data/models/a.bin, ../train.py]
+    outs: [data/longer.bin]
+    metrics: [metrics/train/b.json: {cache: false}]
 """,
     "train.py": """
 import json, pathlib, sys
@@ -51,15 +52,6 @@ ANOTHER_STAGE = """
     deps: [train.py]
     outs: [data/models/b.bin]
 """
-SWEEP = """
-  sweep:
-    cmd: python train.py data/sweep.bin metrics/sweep.json
-    params: [lr]
-    deps: [train.py, data/models]
-    outs: [data/sweep.bin]
-    metrics: [metrics/sweep.json: {cache: false}]
-"""
-ABLATE = "beyond/dvc.yaml:ablate"
 
 
 def small_pipelines(factory: pytest.TempPathFactory) -> Path:
@@ -72,7 +64,9 @@ def small_pipelines(factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text(content)
     run(folder, "git", "init", "--quiet", "--initial-branch", "main")
     run(folder, "dvc", "init", "--quiet")
-    run(folder, "dvc", "repro", "--quiet", "--all-pipelines")
+    run(folder / "beyond", "dvc", "init", "--quiet", "--subdir")
+    for project in (folder, folder / "beyond"):
+        run(project, "dvc", "repro", "--quiet")
     commit(folder, "results")
     return folder
 
@@ -101,32 +95,38 @@ def replace(name: str, old: str, new: str) -> None:
     Path(name).write_text(text.replace(old, new))
 
 
-def found() -> dict[str, list[str]]:
-    with Repo() as repo:
-        return stale(repo)
+def found(project: str = "") -> dict[str, list[str]]:
+    with Repo() as root, Repo(project or None) as repo:
+        return stale(repo, DVCFileSystem(repo=root, subrepos=True))
+
+
+def both() -> list[dict[str, list[str]]]:
+    """For the default pipeline and the extended one."""
+    return [found(), found("beyond")]
 
 
 def test_a_clone_without_data_is_not_stale_when_its_lock_is_of_its_code(clone):
-    assert not list((clone / "data").rglob("*.bin"))
-    assert found() == {}
+    assert not list(clone.rglob("*.bin"))
+    assert both() == [{}, {}]
 
 
 def test_nor_is_one_whose_cache_has_what_nobody_checked_out(clone, committed):
-    run(clone, "dvc", "cache", "dir", "--local", str(committed / ".dvc/cache"))
-    assert found() == {}
+    for project in ("", "beyond"):
+        run(clone / project, "dvc", "cache", "dir", "--local", str(committed / project / ".dvc/cache"))
+    assert both() == [{}, {}]
 
 
 def test_nor_is_the_repository_that_has_the_data(committed, monkeypatch):
     monkeypatch.chdir(committed)
-    assert found() == {}
+    assert both() == [{}, {}]
 
 
 @pytest.mark.parametrize(
     ("name", "old", "new", "expected"),
     [
-        ("params.yaml", "lr: 0.1", "lr: 0.2", {"train": ["lr"], ABLATE: ["lr"]}),
+        ("params.yaml", "lr: 0.1", "lr: 0.2", {"train": ["lr"]}),
         ("params.yaml", "other: 1", "other: 2", {}),
-        ("train.py", "1 - lr", "2 - lr", {"train": ["train.py"], ABLATE: ["train.py"]}),
+        ("train.py", "1 - lr", "2 - lr", {"train": ["train.py"]}),
         ("dvc.yaml", "cmd: cp", "cmd: cp -f", {"select": ["select's command"]}),
         ("metrics/train.json", "0.9", "0.95", {"train": ["metrics/train.json"]}),
         ("metrics/figures/curve.png", "0.9", "0.95", {"train": ["metrics/figures/curve.png"]}),
@@ -147,7 +147,7 @@ def test_a_run_of_one_stage_alone_leaves_those_stale_that_depend_on_the_folder_i
     lock = Path("dvc.lock").read_text()
     (md5,) = re.findall(r"path: data/models/a.bin\n.*\n +md5: (\w+)", lock)
     Path("dvc.lock").write_text(lock.replace(md5, "d" * 32))
-    expected = {"select": ["data/models"], ABLATE: ["data/models"]}
+    expected = {"select": ["data/models"]}
     assert found() == expected
     shutil.rmtree("data/models")
     assert found() == expected
@@ -158,23 +158,7 @@ def test_a_stage_that_never_ran_is_told_and_so_is_what_depends_on_it(clone):
     assert found() == {
         "train_more": ["train.py", "data/models/b.bin"],
         "select": ["data/models/b.bin"],
-        ABLATE: ["data/models/b.bin"],
     }
-
-
-def test_of_a_frozen_stage_the_command_and_the_results_count_alone(clone):
-    replace("dvc.yaml", "stages:", f"stages:{SWEEP}")
-    run(clone, "dvc", "repro", "--quiet", "sweep")
-    shutil.rmtree(".dvc/cache")
-    shutil.rmtree("data")
-    assert found() == {}
-    replace("train.py", "1 - lr", "2 - lr")
-    assert found().keys() == {"train", "sweep", ABLATE}
-    replace("dvc.yaml", "sweep:", "sweep:\n    frozen: true")
-    assert found().keys() == {"train", ABLATE}
-    replace("dvc.yaml", "sweep.json\n    params", "sweep.json more.json\n    params")
-    replace("metrics/sweep.json", "0.9", "0.95")
-    assert found()["sweep"] == ["metrics/sweep.json", "sweep's command"]
 
 
 def test_one_line_says_what_changed_and_what_to_do_after_one_for_each_stage(clone, capsys):
@@ -182,15 +166,26 @@ def test_one_line_says_what_changed_and_what_to_do_after_one_for_each_stage(clon
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == (
-        "error: lr changed since dvc.lock was written: `dvc repro dvc.yaml beyond/dvc.yaml`, "
+        "error: lr changed since dvc.lock was written: `dvc repro`, "
         "then commit dvc.lock and metrics (CONTRIBUTING.md says when `dvc commit` will do)"
     )
-    assert capsys.readouterr().out == f"train must run again: lr\n{ABLATE} must run again: lr\n"
+    assert capsys.readouterr().out.startswith("train must run again: lr\nwarning: the extended pipeline")
 
 
-def test_only_the_pipelines_with_something_stale_are_to_be_run():
-    assert "`dvc repro dvc.yaml`" in message({"train": ["lr"]})
-    assert "`dvc repro beyond/dvc.yaml`" in message({ABLATE: ["lr"]})
+@pytest.mark.parametrize("name", ["params.yaml", "train.py"])
+def test_the_extended_pipeline_alone_is_a_warning(clone, capsys, name):
+    """As after a change that the default pipeline has run with."""
+    replace("params.yaml", "lr: 0.1", "lr: 0.2") if name == "params.yaml" else replace(name, "1 - lr", "2 - lr")
+    run(clone, "dvc", "repro", "--quiet")
+    changed = "lr" if name == "params.yaml" else name
+    assert found() == {}
+    main()
+    warning, summary = capsys.readouterr().out.splitlines()
+    assert warning == (
+        f"warning: the extended pipeline has results of other code or parameters (data/models/a.bin, {changed} changed)"
+        "; `make beyond` renews them in an hour or two"
+    )
+    assert summary == "dvc.lock has the results of this code and these parameters"
 
 
 def test_a_lock_that_git_could_not_merge_is_one_line(clone):

@@ -16,9 +16,6 @@ from urllib.parse import quote
 from cifar2 import errors
 from cifar2.errors import UserError
 
-# Whose numbers are no `metrics:` in dvc.yaml.
-BEYOND = ["--recursive", "--targets", "beyond/metrics/train", "beyond/metrics/evaluate"]
-
 
 def squeezed(table: str) -> str:
     """A table without what makes its columns equally wide: GitHub takes comments of up to 65,536 characters."""
@@ -68,8 +65,8 @@ def _sha(revision: str) -> str:
         ) from None
 
 
-def _printed(*command: str) -> str:
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+def _printed(*command: str, folder: str = ".") -> str:
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True)
     if done.returncode:  # and the command has said why
         raise UserError(f"`{shlex.join(command)}` failed")
     return done.stdout
@@ -84,12 +81,12 @@ def main() -> None:
     base, head = map(_sha, revisions)
     check(*revisions)
     print(f"What this pull request changes: {base} (base) against {head} (head).\n")
-    for title, kind, options in (
-        ("Parameters", "params", []),
-        ("Metrics", "metrics", []),
-        ("Metrics of what lies beyond", "metrics", BEYOND),
+    for title, kind, folder in (
+        ("Parameters", "params", "."),
+        ("Metrics", "metrics", "."),
+        ("Metrics of the extended pipeline", "metrics", "beyond"),
     ):
-        print(section(title, _printed("dvc", kind, "diff", "--md", *revisions, *options)))
+        print(section(title, _printed("dvc", kind, "diff", "--md", *revisions, folder=folder)))
     print("### Figures\n")
     diff = _printed("git", "diff", "--name-status", "-z", "--no-renames", *revisions, "--", "*metrics/figures/*.png")
     files = f"{os.environ['GITHUB_SERVER_URL']}/{os.environ['GITHUB_REPOSITORY']}/raw"

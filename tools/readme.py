@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cifar2 import params
+from cifar2 import params, selection
 
 README = Path("README.md")
 TABLES = re.compile(r"(<!-- (claims|results) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -143,8 +143,13 @@ def _measured(results: Path) -> dict[str, str]:
 
 
 def _ranking(root: Path) -> list[str]:
-    prepare, rows = _read(root / "metrics/prepare.json"), _rows(root / "beyond/metrics/ranking.csv")
-    metrics = {p.stem: _read(p) for place in ("", "beyond") for p in (root / place / "metrics/train").glob("*.json")}
+    prepare, settings = _read(root / "metrics/prepare.json"), params.load(root / "params.yaml")
+    # The extended pipeline's baseline is one of the others.
+    configs = settings.configs | {name: c for name, c in settings.beyond.items() if name != "baseline"}
+    metrics = {
+        name: _read(root / ("beyond" if name in settings.beyond else "") / f"metrics/train/{name}.json")
+        for name in configs
+    }
     seeds = next(iter(metrics.values()))["n_seeds"]
     return [
         f"All configurations, trained on {prepare['n_train']:,} images and ranked on {prepare['n_val']:,} others: mean "
@@ -153,11 +158,11 @@ def _ranking(root: Path) -> list[str]:
         "| rank | configuration | family | validation accuracy | validation loss | training accuracy | gap |",
         "|---|---|---|---|---|---|---|",
         *(
-            f"| {row['rank']} | `{row['name']}` | {row['family']} "
+            f"| {row.rank} | `{row.name}` | {configs[row.name].family} "
             f"| {m['val_accuracy']:.4f} ± {m['val_accuracy_se']:.4f} | {m['val_loss']:.3f} ± {m['val_loss_se']:.3f} "
             f"| {m['train_accuracy']:.4f} | {m['gap']:.4f} |"
-            for row in rows
-            for m in [metrics[row["name"]]]
+            for row in selection.rank(metrics)
+            for m in [row.metrics]
         ),
     ]
 
@@ -165,10 +170,10 @@ def _ranking(root: Path) -> list[str]:
 def _ablation(root: Path) -> list[str]:
     whole, *parts = _rows(root / "beyond/metrics/ablation.csv")
     return [
-        f"What `{whole['name']}` owes to each of its parts: the validation accuracy lost with one thing changed, "
-        "compared image by image and seed by seed, ± one standard error.",
+        "Ablation of `augmented`: the drop in validation accuracy when one part of it is changed, compared image by "
+        "image and seed by seed, ± one standard error.",
         "",
-        "| | validation accuracy | lost |",
+        "| | validation accuracy | drop |",
         "|---|---|---|",
         f"| as it is | {float(whole['val_accuracy']):.4f} ± {float(whole['val_accuracy_se']):.4f} | |",
         *(
@@ -228,7 +233,7 @@ def main() -> None:
         subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
         # The files of DVC's cache and not its memory of runs: what the commands run, they run.
         shutil.copytree(root / ".dvc/cache/files", clone / ".dvc/cache/files")
-        subprocess.run(["dvc", "checkout", "--quiet", "dvc.yaml"], cwd=clone, env=environment, check=True)
+        subprocess.run(["dvc", "checkout", "--quiet"], cwd=clone, env=environment, check=True)
         text = CONSOLE.sub(lambda m: m[1] + transcript(m[2], clone, environment) + m[3], text)
     README.write_text(text)
 

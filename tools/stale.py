@@ -1,5 +1,7 @@
 """Name what changed since dvc.lock was written, and the stages that have to run again: ``make stale``.
 
+Exit code 1 if the default pipeline is stale; for the extended one, which takes an hour or two, there is a warning.
+
 It needs no data, so that a pull request can be checked in a clone that has pulled nothing.  ``dvc repro --dry
 --allow-missing`` is meant for that, but takes a folder without its files, as ``data/models/train`` in a clone, for a
 changed one, and a folder that is not even there for an unchanged one.  Here a dependency is looked up in DVC's own file
@@ -11,14 +13,19 @@ from collections.abc import Iterator
 
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
+from dvc.fs.dvc import DVCFileSystem
 from dvc.repo import Repo, lock_repo
 from dvc.stage import Stage
 
+EXTENDED = "beyond"
 
-def stale(repo: Repo) -> dict[str, list[str]]:
+
+def stale(repo: Repo, files: DVCFileSystem) -> dict[str, list[str]]:
     """What changed, by the stage that has to run again: parameters, paths, its command.
 
-    The dependencies of a frozen stage do not count, as in ``dvc repro``.
+    Args:
+        repo: the project whose stages are compared with its dvc.lock.
+        files: the file system of DVC in which dependencies are looked up.
 
     Raises:
         DvcException: dvc.yaml, dvc.lock or params.yaml cannot be read.
@@ -28,7 +35,7 @@ def stale(repo: Repo) -> dict[str, list[str]]:
         for stage in repo.index.stages:
             for dep in stage.deps:
                 if not isinstance(dep, ParamsDependency):
-                    dep.fs, dep.fs_path = repo.dvcfs, repo.dvcfs.from_os_path(dep.fs_path)
+                    dep.fs, dep.fs_path = files, files.from_os_path(dep.fs_path)
             try:
                 entries = stage.status().get(stage.addressing, [])
             except FileNotFoundError as error:  # the output of a stage that never ran has no hash either
@@ -54,26 +61,31 @@ def _changed(stage: Stage, entry: str | dict[str, dict[str, str | dict[str, str]
                 yield path
 
 
-def message(found: dict[str, list[str]]) -> str:
-    """One line: what changed, and what to do."""
-    changed = dict.fromkeys(what for of_stage in found.values() for what in of_stage)
-    pipelines = dict.fromkeys(stage.rpartition(":")[0] or "dvc.yaml" for stage in found)
-    return (
-        f"{', '.join(changed)} changed since dvc.lock was written: `dvc repro {' '.join(pipelines)}`, "
-        "then commit dvc.lock and metrics (CONTRIBUTING.md says when `dvc commit` will do)"
-    )
+def changes(found: dict[str, list[str]]) -> str:
+    """What changed in any stage, once each."""
+    return ", ".join(dict.fromkeys(what for of_stage in found.values() for what in of_stage))
 
 
 def main() -> None:
     try:
-        with Repo() as repo:
-            found = stale(repo)
+        with Repo() as repo, Repo(EXTENDED) as extended:
+            files = DVCFileSystem(repo=repo, subrepos=True)
+            found, of_extended = stale(repo, files), stale(extended, files)
     except DvcException as error:
         sys.exit(f"error: {error}")
     for stage, changed in found.items():
         print(f"{stage} must run again: {', '.join(changed)}", flush=True)
+    if of_extended:
+        print(
+            f"warning: the extended pipeline has results of other code or parameters ({changes(of_extended)} changed); "
+            "`make beyond` renews them in an hour or two",
+            flush=True,
+        )
     if found:
-        sys.exit(f"error: {message(found)}")
+        sys.exit(
+            f"error: {changes(found)} changed since dvc.lock was written: `dvc repro`, "
+            "then commit dvc.lock and metrics (CONTRIBUTING.md says when `dvc commit` will do)"
+        )
     print("dvc.lock has the results of this code and these parameters")
 
 
