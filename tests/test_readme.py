@@ -54,3 +54,8 @@ def test_a_training_log_is_shortened(tmp_path):
 def test_a_command_that_fails_leaves_the_readme_alone(tmp_path):
     with pytest.raises(readme.subprocess.CalledProcessError):
         readme.transcript("$ false\n", tmp_path, {"PATH": "/usr/bin:/bin"})
+
+
+def test_every_transcript_is_generated():
+    generated = "".join(match[2] for match in readme.CONSOLE.finditer(TEXT))
+    assert readme.commands(TEXT) == readme.commands(generated)
