@@ -1,6 +1,7 @@
 """The sweep on Ray: on this machine, on a cluster of two nodes, and with parts of either killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,18 @@ def test_whatever_part_of_it_is_killed_no_finished_trial_is_run_again_or_lost(sw
     assert f"{N} trials, of which {N - len(before)} are to be run" in log(folder)
     assert before.items() < finished_files(folder).items()
     assert results(folder) == by_hand
+
+
+def test_workers_run_the_code_of_the_checkout(project, tmp_path):
+    """Another checkout's than the one whose environment this is."""
+    said, checkout = tmp_path / "said", tmp_path / "checkout"
+    for name in ("cifar2", "stages"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with (checkout / "cifar2/trial.py").open("a") as file:
+        file.write(f"import os\nopen({str(said)!r}, 'a').write(f'{{os.getpid()}}\\n')\n")
+    done = subprocess.run([sys.executable, checkout / "stages/sweep.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(set(said.read_text().split())) > 1, "the driver and a worker"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
