@@ -182,6 +182,6 @@ def test_pages_are_drawn_without_a_network(tmp_path):
             chart.locator("svg .role-mark path, svg .role-mark rect").first.wait_for(state="attached")
         stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
         assert charts.count() > len(stages)
-        assert all(page.locator("img").evaluate_all("pictures => pictures.map(p => p.naturalWidth > 0)"))
+        assert all(page.locator("img").evaluate_all("images => images.map(i => i.naturalWidth > 0)"))
         browser.close()
     assert not complaints

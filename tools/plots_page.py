@@ -9,7 +9,7 @@ from pathlib import Path
 import vl_convert
 
 PAGE = Path(".dvc/plots/page.html")
-# DVC fills in what stands in braces.
+# DVC replaces the names in braces.
 TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
