@@ -59,7 +59,7 @@ def new_clone(folder: Path) -> Path:
     for name in listed:
         if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
     if (ROOT / "data/raw").exists():
         shutil.copytree(ROOT / "data/raw", folder / "data/raw")
     edit(folder, quick)
