@@ -116,7 +116,7 @@ def test_who_pulls_has_everything_and_nothing_to_do(told):
 
 def test_a_changed_configuration_and_what_depends_on_it_runs_and_nothing_else(told):
     ran = re.findall("Running stage '(.*)'", told.answer("B", "dvc exp run"))
-    assert set(ran) - {"evaluate@mlp"} == {"train@fine", "select_model", "report"}
+    assert set(ran) - {"evaluate@mlp"} == {"check_params", "train@fine", "select_model", "report"}
 
 
 def test_who_pulls_the_change_sees_what_it_did(told):
