@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cifar2 import dataset, files, params, transfer
 from cifar2.cnn import Cnn
+from cifar2.errors import UserError
 from cifar2.mynet import MyNet
 
 # Pictures that a network sees at once where nothing is learned.
@@ -153,9 +154,12 @@ def load(path: Path) -> tuple[Card, dict[str, nn.Module], dict[str, float | None
     """Read what :func:`save` wrote: the card, the models in evaluation mode, the accuracies.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing, damaged, or another one of this pipeline's.
     """
     tensors, about = files.read_tensors(path)
+    if "card" not in about:
+        names = sorted({name.partition("/")[0] for name in tensors})
+        raise UserError(f"{path} is not a model, but holds {', '.join(names)}; the models are in data/models/")
     try:
         card = Card.model_validate(about["card"])
         models = {}

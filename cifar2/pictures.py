@@ -4,10 +4,9 @@ import io
 import logging
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +44,24 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise it prints to stderr
 
 
+def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The image files in ``folder``, and its other files, by name; without hidden files and without its folders.
+
+    An image file is one with a suffix in ``SUFFIXES``.
+
+    Raises:
+        UserError: the folder cannot be read, or has no image files.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from None
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not images:
+        raise UserError(f"{folder} has no files named like images that Pillow decodes; folders in it are not searched")
+    return images, [path for path in files if path not in images]
+
+
 def read(path: Path) -> Tensor:
     """The image in a file of any format that Pillow decodes, uint8, 3 x 32 x 32, channels red, green, blue.
 
@@ -62,7 +79,7 @@ def read(path: Path) -> Tensor:
             it may be meant to fill the memory (``MAX_BYTES``, Pillow's ``MAX_IMAGE_PIXELS``).
     """
     try:
-        with nullcontext(sys.stdin.buffer) if path == STDIN else path.open("rb") as file:
+        with open(0, "rb", closefd=False) if path == STDIN else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -95,7 +112,11 @@ def read(path: Path) -> Tensor:
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Silence libtiff, which reports corrupted files on stderr past Python."""
-    stderr = os.dup(2)
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
     try:
         with open(os.devnull, "wb") as null:  # noqa: PTH123 (os.devnull is no path to work with)
             os.dup2(null.fileno(), 2)

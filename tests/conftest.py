@@ -1,5 +1,6 @@
 """A small copy of the project to run stages in: few random pictures, small networks, few epochs."""
 
+import os
 import resource
 import runpy
 import shutil
@@ -104,6 +105,20 @@ class Project:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.chdir(tmp_path)
     return Project(tmp_path)
+
+
+@pytest.fixture
+def standard_input() -> Iterator[Callable[[Path], None]]:
+    """Make a file the standard input of this process."""
+    before = os.dup(0)
+
+    def redirect(path: Path) -> None:
+        with path.open("rb") as file:
+            os.dup2(file.fileno(), 0)
+
+    yield redirect
+    os.dup2(before, 0)
+    os.close(before)
 
 
 @pytest.fixture

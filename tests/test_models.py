@@ -87,7 +87,6 @@ ABOUT = {"card": CARD.model_dump(), "keys": ["seed0"], "accuracies": {}}
 @pytest.mark.parametrize(
     ("tensors", "about"),
     [
-        ({}, {}),
         ({}, ABOUT | {"card": {"n_l": 3}, "keys": []}),
         ({}, ABOUT | {"card": CARD.model_dump() | {"shape": {"kind": "surprise"}}, "keys": []}),
         ({}, {"card": CARD.model_dump(), "keys": []}),
@@ -99,6 +98,13 @@ def test_a_file_that_holds_no_such_model_is_named(tmp_path, tensors, about):
     files.write_tensors(tmp_path / "m", tensors, about)
     with pytest.raises(UserError, match="m is damaged"):
         models.load(tmp_path / "m")
+
+
+def test_a_file_that_is_no_model_is_named_with_what_it_holds(tmp_path):
+    dataset.save(tmp_path / "d", random_split(3, 0))
+    line = f"^{tmp_path / 'd'} is not a model, but holds images, index, labels; the models are in data/models/$"
+    with pytest.raises(UserError, match=line):
+        models.load(tmp_path / "d")
 
 
 def test_probabilities_are_a_distribution():

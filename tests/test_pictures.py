@@ -1,7 +1,6 @@
 import io
 import random
 import struct
-import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -286,9 +285,8 @@ def test_a_file_without_end_is_refused(monkeypatch):
     assert refusal(Path("/dev/zero")) == "is larger than 1,000 bytes; make it smaller first"
 
 
-def test_an_image_is_read_from_standard_input(tmp_path, monkeypatch):
-    content = saved(tmp_path, NOISY).read_bytes()
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+def test_an_image_is_read_from_standard_input(tmp_path, standard_input):
+    standard_input(saved(tmp_path, NOISY))
     assert torch.equal(pictures.read(pictures.STDIN), NOISE)
     assert refusal(pictures.STDIN) == "is empty"
 
