@@ -1,11 +1,14 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 
+from cifar2 import params
 from tests.conftest import ROOT
 from tools import readme
 
+CLASSES = params.load(ROOT / "params.yaml").data.classes
 TEXT = (ROOT / "README.md").read_text()
 
 
@@ -35,6 +38,15 @@ def test_the_values_before_a_change_in_its_transcripts_are_the_committed_ones():
         value = committed(path, key)
         wanted = f"{value:.5g}" if isinstance(value, float) else str(value)
         assert before == wanted or float(before) == pytest.approx(value, abs=1e-5), "run `make readme`"
+
+
+def test_its_predictions_are_correct_or_called_incorrect():
+    """The images are named after their classes."""
+    shown = re.findall(r"^(\w+) +[\d.]+%  (\S+)$", TEXT, re.MULTILINE)
+    classes = {image: (Path(image).stem.rstrip("0123456789"), predicted) for predicted, image in shown}
+    incorrect = {image for image, (actual, predicted) in classes.items() if actual != predicted}
+    assert incorrect == set(re.findall(r"is incorrect: `(\S+)`", TEXT))
+    assert {predicted for image, (_, predicted) in classes.items() if image not in incorrect} == set(CLASSES)
 
 
 def test_it_links_to_files_that_exist():
