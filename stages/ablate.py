@@ -1,18 +1,21 @@
 """Compare the augmented MLPs under ``beyond`` with the first of them, the baseline, image by image."""
 
+import argparse
 import sys
 from pathlib import Path
-
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import dataset, errors, files, models, params, training
 from cifar2.uncertainty import standard_error
 
+# isort: split
+import torch
+
 FAMILY = "mlp_augmented"
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     val = dataset.load(Path("data/prepared/val.safetensors"))
 
     def correct(name: str) -> torch.Tensor:

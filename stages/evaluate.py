@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import dataset, errors, evaluation, figures, files, hardware, models, params
+
+# isort: split
+import torch
 
 PREPARED = Path("data/prepared")
 N_MISTAKES = 24

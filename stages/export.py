@@ -1,5 +1,6 @@
 """Write the final model as ONNX, proved equal on the test images, with a card that says what it is."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ TOLERANCE = 1e-4
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     threads = params.load().train.threads
     hardware.fix_convolutions(threads)
     card, networks, _ = models.load(MODELS / "final.safetensors")

@@ -1,5 +1,6 @@
 """Let a pretrained network look at the training and validation pictures once, and keep what it makes of them."""
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     everything = params.load()
     hardware.fix_convolutions(everything.train.threads)
     splits = {name: dataset.load(PREPARED / name) for name in ("train.safetensors", "val.safetensors")}

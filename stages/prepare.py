@@ -1,12 +1,14 @@
 """Get CIFAR-10, keep the chosen classes, split them into train, val and test, and show what they look like."""
 
+import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import cifar10, dataset, duplicates, errors, figures, files, params
+
+# isort: split
+import torch
 
 PREPARED = Path("data/prepared")
 METRICS = Path("metrics/prepare.json")
@@ -14,6 +16,7 @@ FIGURES = Path("metrics/figures")
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     settings = params.load()
     data = cifar10.load(settings.data.sources, Path(settings.data.folder))
     train_index, val_index = dataset.split_indices(

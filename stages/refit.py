@@ -1,18 +1,21 @@
 """Train the final model: the selected configuration, with a seed that played no part in its selection."""
 
+import argparse
 import sys
 from pathlib import Path
-
-from pydantic import TypeAdapter, ValidationError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import checkpoint, dataset, errors, files, hardware, models, params, training
 from cifar2.progress import Progress
 
+# isort: split
+from pydantic import TypeAdapter, ValidationError
+
 SELECTED = Path("data/models/selected.json")
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     everything = params.load()
     settings, refit = everything.train, everything.refit
     selected = files.read_json(SELECTED, ("name", "configuration"))

@@ -1,13 +1,15 @@
 """Write one page that shows what the whole run found: ``metrics/report.html``."""
 
+import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import altair as alt
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import charts, errors, figures, files, model_card, models, params, report
+
+# isort: split
+import altair as alt
 
 if TYPE_CHECKING:  # matplotlib itself is imported by cifar2.figures, without the home directory
     from matplotlib.figure import Figure
@@ -21,6 +23,7 @@ TEXT = ("class", "configuration", "family", "name")
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     settings = params.load()
     prepare, verify, select = (
         files.read_json(METRICS / f"{name}.json", ()) for name in ("prepare", "verify", "select")

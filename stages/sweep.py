@@ -4,6 +4,7 @@ What a trial found is kept in ``.sweep``, under a hash of all that it depends on
 after an interruption nor when there are more trials than last time.
 """
 
+import argparse
 import hashlib
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ FOLDER = Path(".sweep")
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     everything = params.load()
     settings = everything.sweep
     base = everything.configs[settings.base]

@@ -1,14 +1,16 @@
 """Prove backpropagation and SGD right before anything is trained with them; a failed check fails the stage."""
 
+import argparse
 import math
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import dataset, errors, figures, files, gradcheck, params, sgdcheck
 from cifar2.mynet import MyNet
+
+# isort: split
+import torch
 
 TRAIN = Path("data/prepared/train.safetensors")
 METRICS = Path("metrics/verify.json")
@@ -19,6 +21,7 @@ GATE = Path("data/verified.json")
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     GATE.unlink(missing_ok=True)
     torch.set_num_threads(1)  # the last digit of a sum over a million numbers depends on how many threads share it
     everything = params.load()

@@ -1,6 +1,8 @@
 """Each command runs the code of the checkout it is typed in, also with another checkout's environment."""
 
+import ast
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from tests.conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in (ROOT / "stages").glob("*.py"))
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("[a-z]*.py"))
 # The command of the environment that these tests run in.
 COMMAND = Path(sys.executable).with_name("cifar2")
 # Ends a process as soon as it imports the package, with the name of the file that it imported.
@@ -61,3 +64,46 @@ def test_predict_runs_the_installed_code_and_its_model_elsewhere(tmp_path):
     assert done.returncode == 1
     # Whether that model is there or not.
     assert re.fullmatch(r"error: (a\.png cannot|/.+/data/models/final\.safetensors is missing).+\n", done.stderr)
+
+
+def without_environment(*command):
+    """The exit code and the output of a command in a Python that has the standard library alone."""
+    done = subprocess.run([sys.executable, "-S", *command], cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", [*(f"stages/{s}" for s in SCRIPTS), *(f"-m tools.{t}" for t in TOOLS)])
+def test_without_the_environment_there_is_one_line_that_says_so(command):
+    assert without_environment(*command.split()) == (
+        1,
+        f"error: {sys.executable} is not the Python of the project's environment; "
+        "activate it: `. .venv/bin/activate` (`make install` creates it)\n",
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_stage_asked_for_help_does_nothing_else(script, run_stage, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run_stage(script, "--help")
+    out, _ = capsys.readouterr()
+    assert stop.value.code == 0
+    assert out.startswith(f"usage: {script} ")
+    docstring = ast.get_docstring(ast.parse((ROOT / "stages" / script).read_text()))
+    assert docstring.split()[:4] == out.partition("\n\n")[2].split()[:4]
+    with pytest.raises(SystemExit) as stop:
+        run_stage(script, "--unknown", "x", "y")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"{script}: error: unrecognized arguments: --unknown")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_asked_for_help_does_nothing_else(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [tool, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / f"tools/{tool}.py"), run_name="__main__")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {tool}.py [-h]")
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 Exit code 1 when a metric differs by more than rounding; when only bits differ, the files whose hashes do are named.
 """
 
+import argparse
 import json
 import math
 import subprocess
@@ -66,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -6,6 +6,7 @@ experiment has the validation accuracy of each configuration, and the selected o
 ``python -m tools.exps OPTIONS`` hands its options to `dvc exp show`, for example ``--all-commits``.
 """
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -70,7 +71,8 @@ def compared(shown: Sequence[Mapping[str, Any]], today: str) -> list[list[str]]:
 
 
 def main() -> None:
-    done = subprocess.run(["dvc", "exp", "show", "--json", *sys.argv[1:]], stdout=subprocess.PIPE, text=True)
+    _, options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False).parse_known_args()
+    done = subprocess.run(["dvc", "exp", "show", "--json", *options], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
     rows = compared(json.loads(done.stdout), datetime.now().date().isoformat())

@@ -4,6 +4,7 @@ DVC's own page loads Vega from the internet.  This one contains it, so that char
 committed, because DVC reads it from ``.dvc/config`` (``plots.html_template``) in every clone and every experiment.
 """
 
+import argparse
 from pathlib import Path
 
 import vl_convert
@@ -36,4 +37,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(page(), encoding="utf-8", newline="\n")

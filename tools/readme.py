@@ -5,6 +5,7 @@ Between ``<!-- claims -->`` or ``<!-- results -->`` and ``<!-- end -->`` stand t
 run in a scratch clone of the last commit, one block after the other, and what they print is put in their place.
 """
 
+import argparse
 import csv
 import json
 import os
@@ -239,4 +240,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -8,6 +8,7 @@ changed one, and a folder that is not even there for an unchanged one.  Here a d
 system: git's files and, for what is in no clone, the hash that dvc.lock has of it as an output.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator
 
@@ -90,4 +91,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -4,6 +4,7 @@ It reads the curves that training keeps in ``dvclive/`` while it runs (see ``cif
 training nothing.  Into a file or a pipe it prints once.
 """
 
+import argparse
 import contextlib
 import shutil
 import sys
@@ -53,5 +54,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with contextlib.suppress(KeyboardInterrupt):
         main()
