@@ -1,11 +1,13 @@
 """Each command runs the code of the checkout it is typed in, also with another checkout's environment."""
 
 import ast
+import json
 import re
 import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,38 @@ def test_a_tool_asked_for_help_does_nothing_else(tool, tmp_path, monkeypatch, ca
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: {tool}.py [-h]")
     assert not list(tmp_path.iterdir())
+
+
+# What Python does with the project's .pth file where it is installed.
+START = "import site, sys; site.addsitedir(sys.argv.pop(1)); "
+
+
+def test_dvc_finds_the_environments_python_where_it_is_not_active(tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\nno_scm = true\nanalytics = false\n")
+    cmd = """python -c 'open("out", "w").write(__import__("sys").prefix)'"""
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"a": {"cmd": cmd, "outs": ["out"]}}}))
+    dvc = [sys.executable, "-c", f"{START} from dvc.cli import main; sys.exit(main())", str(ROOT / "environment")]
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    subprocess.run([*dvc, "repro", "--quiet"], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "out").read_text() == sys.prefix
+
+
+@pytest.mark.parametrize("folders", [["/first", str(COMMAND.parent)], [str(COMMAND.parent), "/usr/bin"]])
+def test_where_it_is_active_the_path_stays_as_it_is(folders):
+    code = f"{START} import os; print(os.environ['PATH'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "environment")],
+        env={"PATH": ":".join(folders)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == ":".join(folders)
+
+
+def test_the_package_installs_it():
+    """A .pth file directly in the environment's packages, which is what Python looks for."""
+    backend = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["build-backend"]
+    assert backend["data"] == {"purelib": "environment"}
+    assert [path.name for path in (ROOT / "environment").iterdir()] == ["cifar2-path.pth"]
