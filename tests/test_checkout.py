@@ -115,7 +115,7 @@ def test_a_tool_asked_for_help_does_nothing_else(tool, tmp_path, monkeypatch, ca
 START = "import site, sys; site.addsitedir(sys.argv.pop(1)); "
 
 
-def test_dvc_finds_the_environments_python_where_it_is_not_active(tmp_path):
+def test_dvc_finds_the_environments_python_without_activation(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[core]\nno_scm = true\nanalytics = false\n")
     cmd = """python -c 'open("out", "w").write(__import__("sys").prefix)'"""

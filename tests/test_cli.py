@@ -132,13 +132,15 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_answered(fold
     saved("mlp")
     _, wanted, _ = predict(NAMES[0], NAMES[2])
     (folder / "text.png").write_text("no picture")
-    code, out, err = predict(NAMES[0], "nothing.png", NAMES[2], "text.png")
+    long = 300 * "a"
+    code, out, err = predict(NAMES[0], "nothing.png", NAMES[2], "text.png", long)
     assert code == 1
     assert out == wanted
     assert err == [
         "error: nothing.png cannot be read: No such file or directory",
         "error: text.png is not an image that Pillow decodes; if it is one in another format (HEIC, SVG, EPS, raw), "
         "convert it to JPEG or PNG first",
+        f"error: {long} cannot be read: File name too long",
     ]
 
 
