@@ -16,8 +16,9 @@ from torch import Tensor
 from cifar2 import files
 
 # Matplotlib would read the user's settings and keep a list of all installed fonts in the home directory.  A temporary
-# folder and its own fonts take 0.3 s, and give the same bytes everywhere.
-os.environ["MPL_IGNORE_SYSTEM_FONTS"] = "1"
+# folder and its own fonts take 0.3 s, and give the same bytes everywhere.  A notebook's backend is for a screen, and
+# need not be installed here.
+os.environ |= {"MPL_IGNORE_SYSTEM_FONTS": "1", "MPLBACKEND": "agg"}
 with tempfile.TemporaryDirectory() as os.environ["MPLCONFIGDIR"]:
     import matplotlib as mpl
     from matplotlib.axes import Axes

@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 
 import matplotlib.image
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 
 from cifar2 import dataset, figures, params, selection
 from cifar2.gradcheck import Case, Errors
-from tests.conftest import random_split
+from tests.conftest import ROOT, random_split
 
 MATRIX = [[862, 138], [175, 825]]
 
@@ -25,6 +27,14 @@ def test_a_figure_has_the_same_bytes_every_time_and_names_no_software(tmp_path):
     assert content == (tmp_path / "b").read_bytes()
     assert b"tEXt" not in content
     assert matplotlib.image.imread(io.BytesIO(content)).std() > 0
+
+
+def test_the_backend_of_a_notebook_does_not_matter(monkeypatch):
+    """A child process, since matplotlib reads the variable once."""
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    subprocess.run(
+        [sys.executable, "-c", "from cifar2 import figures; figures.Figure().subplots()"], cwd=ROOT, check=True
+    )
 
 
 def test_confusion_shows_counts_and_shares():
