@@ -3,16 +3,28 @@
 The library knows nothing of DVC: the scripts in ``stages/`` read and write its files.
 """
 
+import getpass
 import os
 import sys
 from importlib.util import find_spec
 
+if sys.platform == "win32":
+    sys.exit(
+        "error: CIFAR-2 runs on Linux and macOS; on Windows, use it inside WSL (https://learn.microsoft.com/windows/wsl)"
+    )
 # The scripts import this package before any other, so that a Python without the environment is reported in one line.
 if not all(map(find_spec, ("pydantic", "ruamel", "safetensors", "torch"))):
     sys.exit(
         f"error: {sys.executable} is not the Python of the project's environment; "
         "activate it: `. .venv/bin/activate` (`make install` creates it)"
     )
+
+# PyTorch, Ray and DVC ask for the user's name, which `docker run --user 12345` leaves unknown.
+try:
+    getpass.getuser()
+except (KeyError, OSError):
+    os.environ["LOGNAME"] = str(os.getuid())
+
 # Read by torch or the libraries below it when they are first used, hence here, before any module of this package asks
 # for one; what the user has set stays.
 # MKL picks its matrix kernels by processor; the AVX2 ones give the same bits on Intel and AMD.
