@@ -1,17 +1,27 @@
 """Faults that the user can mend, told in one line; everything else is a bug and keeps its traceback."""
 
+import errno
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UserError(Exception):
     """Something outside the code is wrong; the message says what, where, and what to do."""
 
 
+def describe(error: OSError) -> str:
+    """The system's message and, where a file or folder is another user's or read-only, what to do."""
+    advice = "; use a clone of your own, or get access to it" if error.errno in NOT_PERMITTED else ""
+    return f"{error.strerror or error}{advice}"
+
+
 def run(main: Callable[[], None]) -> None:
-    """Call ``main``; a fault of the user's or of the file system ends the process with one line and exit code 1.
+    """Call ``main``; an error of the user, of the file system or of a program ends with one line and exit code 1.
 
     So does Ctrl-C (SIGINT) or SIGTERM, with exit code 130 or 143; what is half-written then is taken away.
     """
@@ -29,7 +39,11 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.filename or 'the system'}: {error.strerror or error}")
+        sys.exit(f"error: {error.filename or 'the system'}: {describe(error)}")
+    except subprocess.CalledProcessError as error:
+        command = error.cmd if isinstance(error.cmd, str) else " ".join(map(str, error.cmd[:2]))
+        message = " ".join((error.stderr or "its message is above").split())
+        sys.exit(f"error: {command} failed: {message}")
     except KeyboardInterrupt:
         print(
             f"stopped by {by.name}; what was going on starts again, training from its last checkpoint", file=sys.stderr

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cifar2.errors import UserError
+from cifar2.errors import UserError, describe
 
 
 def write(path: Path, content: bytes) -> None:
@@ -39,7 +39,7 @@ def write(path: Path, content: bytes) -> None:
         obstacle = next(folder for folder in path.parents if folder.exists())
         raise UserError(f"{path} cannot be written: {obstacle} is not a folder") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+        raise UserError(f"{path} cannot be written: {describe(error)}") from error
 
 
 def read(path: Path) -> bytes:
@@ -53,7 +53,7 @@ def read(path: Path) -> bytes:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro` makes it, `dvc pull` fetches it") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {describe(error)}") from error
 
 
 def damaged(path: Path, reason: object) -> UserError:

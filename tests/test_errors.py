@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -18,7 +19,15 @@ def raising(error):
     [
         (UserError("what, where, what to do"), "error: what, where, what to do"),
         (OSError(28, "No space left on device"), "error: the system: No space left on device"),
-        (PermissionError(13, "Permission denied", "metrics"), "error: metrics: Permission denied"),
+        (
+            PermissionError(13, "Permission denied", "metrics"),
+            "error: metrics: Permission denied; use a clone of your own, or get access to it",
+        ),
+        (
+            subprocess.CalledProcessError(128, ["git", "show", "a"], stderr="fatal: no\n\ta\n"),
+            "error: git show failed: fatal: no a",
+        ),
+        (subprocess.CalledProcessError(1, ["dvc", "repro"]), "error: dvc repro failed: its message is above"),
     ],
 )
 def test_a_fault_of_the_users_is_one_line_and_exit_code_1(error, line):

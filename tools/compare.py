@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from cifar2 import errors
+
 # Accuracies move in steps of 1/2000 and losses are read to four digits: a millionth is neither.  The errors of the
 # gradient checks lie far below it; stage verify holds them to their own tolerances.
 ROUNDING = 1e-6
@@ -68,4 +70,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    main()
+    errors.run(main)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cifar2 import params, selection
+from cifar2 import errors, params, selection
 
 README = Path("README.md")
 TABLES = re.compile(r"(<!-- (claims|results) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -241,4 +241,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    main()
+    errors.run(main)

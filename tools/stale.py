@@ -18,6 +18,8 @@ from dvc.fs.dvc import DVCFileSystem
 from dvc.repo import Repo, lock_repo
 from dvc.stage import Stage
 
+from cifar2 import errors
+
 EXTENDED = "beyond"
 
 
@@ -92,4 +94,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    main()
+    errors.run(main)
