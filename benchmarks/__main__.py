@@ -15,6 +15,7 @@ from typing import Any
 import cifar2  # noqa: F401 (sets the environment before torch comes)
 
 # isort: split
+import joblib
 import torch
 
 from benchmarks import epoch, families, scale, stages, update
@@ -31,7 +32,7 @@ def machine() -> dict[str, Any]:
     capabilities = torch.cpu.get_capabilities()
     return {
         "processor": capabilities.get("cpu_name") or platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": joblib.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if capabilities.get(name)],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import joblib
 import psutil
 
 from benchmarks.measure import Row, row, seconds
@@ -28,7 +29,7 @@ from cifar2.trial import Report, Trials
 
 # Of a trial that costs nothing else, and the most that one may cost beside its work, in seconds.
 SLEEP, OVERHEAD = 0.010, 0.030
-CORES = os.cpu_count() or 1
+CORES: int = joblib.cpu_count()
 # How many trials, and how many times.
 SHORT, REAL, MANY, QUEUED, ROUNDS = 400, 16, 10_000, 8, 3
 

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 import yaml
 from ruamel.yaml import YAML
@@ -185,7 +186,7 @@ def _side_by_side(folder: Path, names: list[str]) -> list[Row]:
     def train(name: str, threads: int) -> None:
         run([sys.executable, str(ROOT / "stages/train.py"), name], folder, OMP_NUM_THREADS=str(threads))
 
-    cores = os.cpu_count() or 1
+    cores = joblib.cpu_count()
     together, threads = shares(names, cores, cores)
     at_once = max(1, cores // threads)
 

@@ -34,6 +34,17 @@ def test_a_number_of_jobs_that_is_none_is_one_line(monkeypatch, capsys, jobs):
     assert capsys.readouterr().err.endswith(f"error: argument --jobs: {jobs} is not a number from 1\n")
 
 
+
+
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch, capsys):
+    """In a container or under taskset they are fewer than the machine's."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr("sys.argv", ["repro", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "configurations trained at a time (1)" in capsys.readouterr().out
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A DVC project with one stage."""

@@ -14,6 +14,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import joblib
+
 from cifar2 import errors, params
 
 
@@ -77,9 +79,9 @@ def _number(text: str) -> int:
 
 
 def main() -> None:
-    cores = os.cpu_count() or 1
+    cores = joblib.cpu_count()  # that this process may use: by its affinity and its container's limit
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=_number, default=cores, help="configurations trained at a time")
+    parser.add_argument("--jobs", type=_number, default=cores, help="configurations trained at a time (%(default)s)")
     jobs = parser.parse_args().jobs
 
     for folder in (Path(), Path("beyond")):
