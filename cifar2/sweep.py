@@ -3,13 +3,17 @@
 import logging
 import os
 import secrets
+import shlex
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import joblib
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -101,29 +105,9 @@ def run(
         # Signals end it at once, as they end any stage.
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
     }
-    if address == "local":  # otherwise Ray keeps one in the home directory
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex())
-    on_terminate = signal.getsignal(signal.SIGTERM)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    try:
-        if ":" in address:  # where nothing listens, Ray would try for a quarter of an hour
-            host, port = address.rsplit(":", 1)
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        ray.init(
-            address,
-            include_dashboard=False if address == "local" else None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            runtime_env={"py_modules": [cifar2]},
-        )
-    except Exception as error:  # Ray's own are of many types, and of none
-        raise UserError(
-            f"no Ray at RAY_ADDRESS={address}: {str(error).splitlines()[0]} "
-            "(a cluster that asks for a token wants RAY_AUTH_MODE=token here too)"
-        ) from error
-    signal.signal(signal.SIGTERM, on_terminate)  # which Ray takes for itself
     followed = _Finished(finished, len(keys))
-    try:
+    with _local() if address == "local" else _cluster(address):
         left = list(keys)
         # Not Tune's max_failures, which gives up a trial whose process was lost between the last one and it.
         for _ in range(TRIES):
@@ -144,11 +128,58 @@ def run(
             left = [key for key in left if key not in followed.done]
             if not left:
                 return
-    finally:
-        ray.shutdown()
     raise UserError(
         f"{len(left)} of {len(keys)} trials failed {TRIES} times ({followed.reason}); the next sweep runs them alone"
     )
+
+
+@contextmanager
+def _local() -> Iterator[None]:
+    """Ray on this machine alone, with a folder and a token of its own.
+
+    Its default folder may be another user's, and a socket's path in a long TMPDIR would exceed the system's limit.
+    """
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex())  # otherwise Ray keeps one in the home directory
+    where = os.environ.get("RAY_TMPDIR", "/tmp")  # noqa: S108 (a new folder in it)
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=where, ignore_cleanup_errors=True) as folder:
+        # Ray starts its workers by a shell, where the path of Python may contain spaces.
+        runtime = {"py_modules": [cifar2], "py_executable": shlex.quote(sys.executable)}
+        try:
+            cores = joblib.cpu_count()
+            _init("local", num_cpus=cores, include_dashboard=False, _temp_dir=folder, runtime_env=runtime)
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    """The Ray cluster at ``address``, or the one that this machine is part of: "auto".
+
+    Raises:
+        UserError: there is none, or it refuses this user.
+    """
+    try:
+        if ":" in address:  # where nothing listens, Ray would try for a quarter of an hour
+            host, port = address.rsplit(":", 1)
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        _init(address, runtime_env={"py_modules": [cifar2]})
+    except Exception as error:  # Ray's own are of many types, and of none
+        reason = str(error).splitlines()[0]
+        # Ray does not say why a cluster that can be reached refuses.
+        refused = reason.startswith("Failed to connect") or isinstance(error, ray.exceptions.AuthenticationError)
+        token = "; a cluster with a token needs RAY_AUTH_MODE=token, and its token in ~/.ray/auth_token" * refused
+        raise UserError(f"no Ray at RAY_ADDRESS={address}: {reason}{token}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init(address: str, **options: Any) -> None:  # noqa: ANN401
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
+    signal.signal(signal.SIGTERM, on_terminate)  # which Ray takes for itself
 
 
 def _scheduler(asha: Asha | None) -> TrialScheduler:

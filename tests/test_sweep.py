@@ -5,10 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
+import joblib
 import psutil
 import pytest
 import torch
@@ -23,7 +27,7 @@ from tests.test_interruption import kill_when, log, wait_until
 pytestmark = pytest.mark.slow
 
 # Each takes about half a second; several for each core, so that some are in the middle and some to come.
-CORES = os.cpu_count() or 1
+CORES = joblib.cpu_count()
 N, EPOCHS = 7 * max(2, CORES), 120
 
 
@@ -173,14 +177,68 @@ def test_a_signal_stops_it_with_one_line(swept, number):
 
 
 @pytest.mark.parametrize(
-    ("address", "told"), [("ray://127.0.0.1:10001", "RAY_ADDRESS=auto"), ("127.0.0.1:1", "no Ray at RAY_ADDRESS=")]
+    ("address", "told"),
+    [
+        ("ray://127.0.0.1:10001", "RAY_ADDRESS=auto"),
+        ("127.0.0.1:1", "no Ray at RAY_ADDRESS="),
+        ("nowhere", "Invalid address format"),
+    ],
 )
 def test_an_address_that_leads_nowhere_is_told(swept, address, told):
     assert start(swept.folder, RAY_ADDRESS=address).wait() == 1
     line = log(swept.folder).splitlines()[-1]
     assert line.startswith("error: ")
     assert told in line
+    assert "token" not in line
     assert "Traceback" not in log(swept.folder)
+
+
+def test_a_cluster_that_refuses_advises_a_token(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+
+    def refuse(*_, **__):
+        raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:1")
+
+    monkeypatch.setattr("ray.init", refuse)
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:1; a cluster with a token needs RAY_AUTH_MODE=token"):
+        sweep.run(["a"], iter, {"cpu": 1}, None, print)
+
+
+SWEEP = """
+import sys
+from cifar2 import sweep
+def trial(key):
+    return iter([sweep.Report(0.5, {"python": sys.executable}, True)])
+sweep.run(["a"], trial, {"cpu": 1}, None, lambda key, outcome: print(outcome["python"]))
+"""
+
+
+def test_the_users_folders_do_not_matter(tmp_path):
+    """An environment whose path has a space, a TMPDIR too long for a socket, a home directory that is a file."""
+    environment = tmp_path / "with a space"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (packages,) = environment.glob("lib/python3.*/site-packages")
+    (packages / "packages.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}")
+    temporary = tmp_path / ("long" * 30)
+    temporary.mkdir()
+    (tmp_path / "home").touch()
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [environment / "bin/python", "-c", SWEEP],
+        env=variables | {"TMPDIR": str(temporary), "HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert f"{environment / 'bin/python'}" in done.stdout.splitlines(), done.stderr
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_sweep_leaves_no_files_of_rays_behind(tmp_path, monkeypatch):
+    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # short, for the sockets in it
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    sweep.run(["a"], lambda _: iter([sweep.Report(0.5, {}, True)]), {"cpu": 1}, None, lambda *_: None)
+    folder.rmdir()
 
 
 def test_trials_that_fail_are_told_and_the_others_kept(tmp_path):
