@@ -2,8 +2,13 @@
 # Not the default, so that an old make asks the shell, which knows the PATH below.
 SHELL := /bin/bash
 VENV := .venv
-PYTHON ?= python3
-JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+# Given on the command line, never by the environment: other programs read variables of these names too.
+PYTHON := python3
+JOBS :=
+REMOTE :=
+UPGRADE :=
+# Containers may run as a user without a name, which DVC asks for.
+export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help install repro beyond sweep compare exps watch bench test coverage test-slow browser servers share-demo \
@@ -13,7 +18,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 repro: install  ## get CIFAR-10, run what changed in the pipeline, JOBS configurations at a time, show the metrics
-	python -m tools.repro --jobs $(JOBS)
+	python -m tools.repro $(if $(JOBS),--jobs '$(JOBS)')
 	dvc metrics show
 
 beyond: repro  ## the extended pipeline: the CNN, fine-tuning, the ablation (over an hour)
@@ -80,23 +85,18 @@ plots-page: install  ## write the page of `dvc plots` again, after an upgrade of
 readme: install  ## renew the numbers and transcripts in README.md, from the last commit
 	python -m tools.readme
 
-install: $(VENV)/installed  ## create .venv from the locked, hashed requirements
-
-# Compiled once, here: containers often set PYTHONDONTWRITEBYTECODE, and each process would compile what it imports.
-# The stamp is written last: an interrupted installation is not taken for a whole one.
-$(VENV)/installed: requirements.txt requirements-uv.txt pyproject.toml
+install:  ## create or repair .venv, from the locked, hashed requirements
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
-	uv --version >/dev/null 2>&1 || $(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
-	uv pip sync --quiet --compile-bytecode --python $(VENV) --require-hashes requirements.txt requirements-uv.txt
-	uv pip install --quiet --python $(VENV) --no-deps --editable .
-	@touch $@
+		{ echo "error: $(PYTHON) is no Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) tools/install.py
 
-COMPILE = uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock"
-lock: install  ## pin every dependency anew (UPGRADE=--upgrade for the newest)
-	$(COMPILE) $(UPGRADE) pyproject.toml --group dev --group remotes --group sweep --group transfer --output-file requirements.txt
-	$(COMPILE) $(UPGRADE) --group uv --output-file requirements-uv.txt
+# uv reads no groups from a project that it does not manage.
+COMPILE = uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
+	$(UPGRADE) --output-file $(CURDIR)
+lock: install  ## pin every dependency again (UPGRADE=--upgrade for the newest)
+	mkdir -p $(VENV)/lock && grep -v '^managed = false' pyproject.toml > $(VENV)/lock/pyproject.toml
+	cd $(VENV)/lock && $(COMPILE)/requirements.txt pyproject.toml --group dev --group remotes --group sweep --group transfer
+	cd $(VENV)/lock && $(COMPILE)/requirements-uv.txt --group uv
 
 clean:  ## delete the environment and the downloads, checkpoints and trials (DVC's cache stays)
 	rm -rf $(VENV) data/raw .checkpoints .sweep

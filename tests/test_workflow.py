@@ -17,7 +17,7 @@ JOBS = WORKFLOW["jobs"]
 STEPS = {step["name"]: step for job in JOBS.values() for step in job["steps"] if "name" in step}
 # What `make` and the tools need.
 COPIED = ["Makefile", "tools/__init__.py", "tools/stale.py", "tools/pull_request.py"]
-INSTALLED = ["pyproject.toml", "requirements.txt", "requirements-uv.txt", ".venv/installed"]
+EMPTY = ["tools/install.py"]  # nothing is installed
 
 
 def run_step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,13 +30,13 @@ def run_step(name: str, folder: Path, **environment: str) -> subprocess.Complete
 
 @pytest.fixture
 def checkout(tmp_path_factory, tmp_path, monkeypatch):
-    """A clone, with what `make` takes for an environment."""
+    """A clone, in which `make install` does nothing."""
     run(tmp_path, "git", "clone", "--quiet", str(small_pipelines(tmp_path_factory)), "checkout")
     folder = tmp_path / "checkout"
-    for name in [*COPIED, *INSTALLED]:
+    for name in [*COPIED, *EMPTY]:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes((ROOT / name).read_bytes() if name in COPIED else b"")
-    (folder / ".git/info/exclude").write_text("\n".join([*COPIED, *INSTALLED, "__pycache__"]))
+    (folder / ".git/info/exclude").write_text("\n".join([*COPIED, *EMPTY, "__pycache__"]))
     monkeypatch.chdir(folder)
     return folder
 
