@@ -25,6 +25,7 @@ beyond: repro  ## the extended pipeline: the CNN, fine-tuning, the ablation (ove
 	cd beyond && dvc repro && dvc metrics show
 
 sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or where RAY_ADDRESS says
+	python stages/check_params.py
 	dvc repro verify features
 	python stages/sweep.py
 

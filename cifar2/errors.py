@@ -4,7 +4,8 @@ import errno
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import NoReturn
 
 NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -18,6 +19,14 @@ def describe(error: OSError) -> str:
     """The system's message and, where a file or folder is another user's or read-only, what to do."""
     advice = "; use a clone of your own, or get access to it" if error.errno in NOT_PERMITTED else ""
     return f"{error.strerror or error}{advice}"
+
+
+def did_you_mean(given: object, known: Iterable[str], otherwise: str = "") -> str:
+    """The end of a message about ``given``: which of ``known`` is similar, or after ``otherwise`` all of them."""
+    known = list(known)
+    for close in get_close_matches(given[:50].lower() if isinstance(given, str) else "", known, 1, 0.7):
+        return f"; did you mean {close}?"
+    return f"; {otherwise} {', '.join(known)}" if otherwise else ""
 
 
 def run(main: Callable[[], None]) -> None:

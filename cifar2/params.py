@@ -1,17 +1,18 @@
 """params.yaml as typed, strict models: an unknown key, a wrong type or a bad range is one clear line."""
 
+import re
 import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from cifar2.errors import UserError
+from cifar2.errors import UserError, did_you_mean
 
 ClassName = Literal["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 Activation = Literal["tanh", "relu", "sigmoid", "identity"]
@@ -24,24 +25,46 @@ PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 
 
+def _differ(values: list[Any]) -> list[Any]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"has {value} twice")
+    return values
+
+
+def _blocks(value: object) -> object:
+    if value == "all" or (type(value) is int and value >= 0):
+        return value
+    raise ValueError(f"must be all, or an integer of at least 0, not {_shown(value)}")
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, given: object) -> object:
+        """Report a misspelled key only, and not also the key it was meant to be as missing."""
+        unknown = [key for key in given if key not in cls.model_fields] if isinstance(given, dict) else []
+        if unknown:
+            raise ValueError(
+                "; ".join(f"has no key {key}{did_you_mean(key, cls.model_fields, 'it has')}" for key in unknown)
+            )
+        return given
+
+
+# Two runs with the same seed are one.
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_differ)]
 
 
 class Data(_Strict):
     """Which pictures, from where, and how they are split."""
 
-    sources: Annotated[list[Literal["folder", "torchvision", "npm"]], Field(min_length=1)]
+    sources: Annotated[list[Literal["folder", "torchvision", "npm"]], Field(min_length=1), AfterValidator(_differ)]
     folder: str
-    classes: Annotated[list[ClassName], Field(min_length=2)]
+    classes: Annotated[list[ClassName], Field(min_length=2), AfterValidator(_differ)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     split_seed: Seed
-
-    @model_validator(mode="after")
-    def _classes_differ(self) -> Self:
-        if len(set(self.classes)) < len(self.classes):
-            raise ValueError("classes: a class is named twice")
-        return self
 
 
 class Normalise(_Strict):
@@ -72,22 +95,16 @@ class Train(_Strict):
     activation: Activation
     epochs: PositiveInt
     batch_size: PositiveInt
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Seeds
     gradients: Literal["backpropagation", "autograd"]
     precision: Literal["float32", "bfloat16"]
     threads: PositiveInt
     device: Literal["cpu", "cuda", "mps", "auto"]
 
     @model_validator(mode="after")
-    def _seeds_differ(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: a seed stands twice, and two equal runs are one")
-        return self
-
-    @model_validator(mode="after")
     def _bfloat16_is_by_hand(self) -> Self:
         if self.precision == "bfloat16" and self.gradients == "autograd":
-            raise ValueError("precision: bfloat16 needs gradients: backpropagation")
+            raise ValueError("needs gradients: backpropagation for precision: bfloat16")
         return self
 
 
@@ -136,17 +153,17 @@ class Configuration(_Strict):
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov: needs a momentum above 0")
+            raise ValueError("needs a momentum above 0 for nesterov")
         return self
 
     @model_validator(mode="after")
     def _features_are_no_pictures(self) -> Self:
         if self.input == "features":
             if self.model != "transfer":
-                raise ValueError("input: features is for model: transfer")
+                raise ValueError("has input: features, which only model: transfer may have")
             if self.alters_pictures or self.flip_average or self.dropout:
                 raise ValueError(
-                    "input: features leaves no pictures to flip, shift or jitter, and no layer for dropout"
+                    "has input: features, which leaves no images to flip, shift or jitter, and no layer for dropout"
                 )
         return self
 
@@ -178,14 +195,17 @@ class Transfer(Configuration):
     backbone: str | None = None
     image_size: PositiveInt | None = None
     # How many of the backbone's last parts learn too.
-    trainable_blocks: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+    trainable_blocks: Annotated[int | Literal["all"], PlainValidator(_blocks)] = 0
 
     @model_validator(mode="after")
     def _has_one_backbone(self) -> Self:
         if self.input == "features" and (self.backbone or self.image_size or self.trainable_blocks):
-            raise ValueError("input: features is of a fixed backbone; fine-tuning needs input: prepared")
+            raise ValueError(
+                "has input: features, whose backbone is fixed; backbone, image_size and trainable_blocks are for "
+                "input: prepared"
+            )
         if self.input == "prepared" and not (self.backbone and self.image_size):
-            raise ValueError("input: prepared needs backbone and image_size")
+            raise ValueError("needs backbone and image_size for input: prepared")
         return self
 
 
@@ -203,10 +223,10 @@ class Range(_Strict):
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         if len(self.model_fields_set) != 1:
-            raise ValueError(f"needs one of {', '.join(type(self).model_fields)}")
+            raise ValueError(f"needs exactly one of {', '.join(type(self).model_fields)}")
         interval = self.log_uniform or self.uniform
         if interval and interval[0] >= interval[1]:
-            raise ValueError("the second bound must be above the first")
+            raise ValueError(f"needs a second bound above the first, not {interval}")
         return self
 
 
@@ -228,7 +248,7 @@ class Sweep(_Strict):
     space: Annotated[dict[str, Range], Field(min_length=1)]
     trials: PositiveInt
     seed: Seed
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Seeds
     asha: Asha | None
 
 
@@ -256,26 +276,61 @@ class Params(_Strict):
     @model_validator(mode="after")
     def _sweep_starts_from_a_configuration(self) -> Self:
         if self.sweep.base not in self.configs:
-            raise ValueError(f"sweep.base: configs has no {self.sweep.base}")
+            raise ValueError(
+                f"has sweep.base: {self.sweep.base}, which is not in configs"
+                + did_you_mean(self.sweep.base, self.configs, "they are")
+            )
         known = set(type(self.configs[self.sweep.base]).model_fields) - {"model", "family", "input"}
         for name in self.sweep.space:
             if name not in known:
-                raise ValueError(f"sweep.space.{name}: not one of {', '.join(sorted(known))}")
+                raise ValueError(
+                    f"has sweep.space.{name}, which is no parameter of {self.sweep.base}"
+                    + did_you_mean(name, sorted(known), "it has")
+                )
         return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         for name in self.configs.keys() & self.beyond.keys():
-            raise ValueError(f"beyond.{name}: configs has a configuration of this name")
+            raise ValueError(f"has {name} both in configs and in beyond; rename one of them")
         return self
 
     @model_validator(mode="after")
     def _refit_seed_is_fresh(self) -> Self:
         if self.refit.seed in self.train.seeds:
             raise ValueError(
-                f"refit.seed: {self.refit.seed} is one of train.seeds, and the final model needs a fresh one"
+                f"has refit.seed: {self.refit.seed}, which is one of train.seeds; the final model needs a fresh one"
             )
         return self
+
+
+# What pydantic finds, by its types of error: what follows the key.
+_SENTENCES = {
+    "missing": "is missing",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "int_type": "must be an integer",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping of names to values",
+    "model_type": "must be a mapping of names to values",
+    "model_attributes_type": "must be a mapping of names to values",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "too_short": "needs {min_length} or more entries",
+    "too_long": "may have {max_length} entries or fewer",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must begin with a to z, then have up to 40 of a to z, 0 to 9, - and _",
+    "union_tag_invalid": "must be one of {expected_tags}",
+    "union_tag_not_found": "is missing",
+}
+
+
+# A few aliases of aliases stand for more than fits into memory.
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 1
 
 
 class _Constructor(SafeConstructor):
@@ -306,13 +361,10 @@ class _Constructor(SafeConstructor):
                 str(value).encode()
         except (ValueError, LookupError) as error:
             shown = _REPR.repr(node.value)
-            raise ConstructorError(problem=f"{shown} is no {node.tag}", problem_mark=node.start_mark) from error
+            raise ConstructorError(
+                problem=f"{shown} is no {str(node.tag).rpartition(':')[2]}", problem_mark=node.start_mark
+            ) from error
         return value
-
-
-# A few aliases of aliases stand for more than fits into memory.
-_REPR = reprlib.Repr()
-_REPR.maxlevel = 1
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -331,7 +383,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
     except FileNotFoundError:
         raise UserError(f"{path} is not here; run from the folder that holds it") from None
     except ValidationError as error:
-        raise UserError(f"{path}: {_printable('; '.join(map(_line, error.errors())))}") from None
+        raise UserError(f"{path}: {explain(error)}") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1
         raise UserError(f"{path} is not YAML: line {line}: {_printable(str(error.problem))}") from error
@@ -341,16 +393,42 @@ def load(path: Path = Path("params.yaml")) -> Params:
         raise UserError(f"{path} has too many brackets within each other") from None
 
 
-def _line(fault: ErrorDetails) -> str:
-    place = [str(part) for part in fault["loc"]]
-    if place[:1] in (["configs"], ["beyond"]):
-        del place[2:3]  # pydantic names the kind of model here, or says that it means the key
-    key = ".".join(place)
-    message = fault["msg"].removeprefix("Value error, ")
-    given = fault["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f", not {_REPR.repr(given)}"
-    message = message[0].lower() + message[1:]
-    return ": ".join(part for part in (key, message) if part) + shown
+def explain(error: ValidationError) -> str:
+    """What is wrong, on one line: for each fault the key, what is allowed, and what there is."""
+    return _printable("; ".join(map(_sentence, error.errors())))
+
+
+def _sentence(fault: ErrorDetails) -> str:
+    place, kind, given, context = list(fault["loc"]), fault["type"], fault["input"], fault.get("ctx", {})
+    if place[-1:] == ["[key]"] and kind.startswith("string_"):
+        return f"{_key([*place[:-2], str(given)])} is not a valid name: it {_SENTENCES['string_pattern_mismatch']}"
+    tag = 2 if place[:1] in (["configs"], ["beyond"]) else 0
+    if place[tag : tag + 1] in (["mlp"], ["cnn"], ["transfer"]):
+        del place[tag]
+    if kind == "value_error":
+        return f"{_key(place)} {context['error']}".strip()
+    if kind == "union_tag_not_found":
+        for key in given:
+            if did_you_mean(key, ["model"]):
+                return f"{_key(place)} has no key {key}; did you mean model?"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        place, given = [*place, "model"], given.get("model")
+    limits = {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in context.items()}
+    message = f"{_key(place)} {_SENTENCES.get(kind, 'is not allowed').format(**limits)}".strip()
+    if kind in ("missing", "union_tag_not_found"):
+        return message
+    allowed = re.findall("'(.*?)'", message)
+    return f"{message}, not {_shown(given)}{did_you_mean(given, allowed)}"
+
+
+def _key(place: list[int | str]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _shown(value: object) -> str:
+    """A value as params.yaml would have it, in a few words."""
+    shown = _REPR.repr(value)
+    return {"None": "empty", "True": "true", "False": "false"}.get(shown, shown)
 
 
 def _printable(text: str) -> str:

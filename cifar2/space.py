@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cifar2.errors import UserError
-from cifar2.params import AnyConfiguration, Configuration, Range
+from cifar2.params import AnyConfiguration, Configuration, Range, explain
 
 # Of numbers drawn from a range: enough for any knob, few enough to be the same by any processor's logarithm.
 SIGNIFICANT_DIGITS = 6
@@ -47,6 +47,4 @@ def configuration(base: Configuration, values: Mapping[str, Any]) -> AnyConfigur
     try:
         return TypeAdapter[AnyConfiguration](AnyConfiguration).validate_python(base.model_dump() | dict(values))
     except ValidationError as error:
-        faults = {".".join(map(str, fault["loc"][1:])): fault["msg"] for fault in error.errors()}
-        told = "; ".join(f"{name}: {message}".removeprefix(": ") for name, message in faults.items())
-        raise UserError(f"params.yaml: sweep.space leads to {dict(values)}: {told}") from None
+        raise UserError(f"params.yaml: sweep.space leads to {dict(values)}: {explain(error)}") from None

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cifar2 import dataset, progress
-from cifar2.errors import UserError
+from cifar2.errors import UserError, did_you_mean
 
 # The weights of this one come with a Python package; torchvision downloads those of its own networks.
 LITE0 = "efficientnet_lite0"
@@ -123,8 +123,8 @@ def _network(name: str, image_size: int, pretrained: bool) -> nn.Module:
     try:
         return cast(nn.Module, models.get_model(name, weights="DEFAULT" if pretrained else None))
     except ValueError:
-        names = ", ".join([LITE0, *models.list_models(module=models)])
-        raise UserError(f"params.yaml: there is no backbone {name}, only {names}") from None
+        known = [LITE0, *models.list_models(module=models)]
+        raise UserError(f"params.yaml: there is no backbone {name}{did_you_mean(name, known, 'there are')}") from None
     except OSError as error:  # URLError is one
         raise UserError(f"the weights of {name} cannot be downloaded: {error}; {LITE0} needs no network") from error
 

@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 import shlex
 from functools import reduce
 from operator import getitem
@@ -90,87 +91,99 @@ def test_each_kind_of_model_has_its_own_keys(tmp_path, document):
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
-        (["data", "clases"], ["bird"], "data.clases: extra inputs are not permitted"),
-        (["surprise"], 1, "surprise: extra inputs are not permitted"),
-        (["configs", "fine", "lr"], "fast", "configs.fine.lr: input should be a valid number, not 'fast'"),
-        (["configs", "fine", "lr"], -1, "configs.fine.lr: input should be greater than 0, not -1"),
-        (["configs", "fine", "lr"], True, "configs.fine.lr: input should be a valid number, not True"),
-        (["configs", "fine", "lr"], float("nan"), "configs.fine.lr: input should be a finite number, not nan"),
-        (["configs", "fine", "momentum"], 1.0, "configs.fine.momentum: input should be less than 1, not 1.0"),
-        (["configs", "fine"], None, "configs.fine: input should be a valid dictionary"),
-        (["configs"], {}, "configs: dictionary should have at least 1 item"),
-        (["configs", "a/b"], {**ORIGINAL, **HYPERPARAMETERS}, "configs.a/b: string should match pattern"),
-        (["configs", "fine", "channels"], [8], "configs.fine.channels: extra inputs are not permitted"),
-        (["configs", "fine", "model"], "svm", "configs.fine: input tag 'svm' found using 'model' does not match any"),
-        (["configs", "fine"], HYPERPARAMETERS, "configs.fine: unable to extract tag using discriminator 'model'"),
-        (["configs", "fine", "family"], "svm", "configs.fine.family: input should be 'mlp', 'mlp_augmented', 'cnn' or"),
+        (["data", "clases"], ["bird"], "data has no key clases; did you mean classes?"),
+        (["surprise"], 1, "params.yaml: has no key surprise; it has data, normalise, verify, train, "),
+        (["configs", "fine", "lr"], "fast", "configs.fine.lr must be a number, not 'fast'"),
+        (["configs", "fine", "lr"], -1, "configs.fine.lr must be above 0, not -1"),
+        (["configs", "fine", "lr"], True, "configs.fine.lr must be a number, not true"),
+        (["configs", "fine", "lr"], float("nan"), "configs.fine.lr must be a finite number, not nan"),
+        (["configs", "fine", "momentum"], 1.0, "configs.fine.momentum must be below 1, not 1.0"),
+        (["configs", "fine"], None, "configs.fine must be a mapping of names to values, not empty"),
+        (["configs"], {}, "configs needs 1 or more entries, not {}"),
+        (
+            ["configs", "a/b"],
+            {**ORIGINAL, **HYPERPARAMETERS},
+            "configs.a/b is not a valid name: it must begin with a to z",
+        ),
+        (["configs", "fine", "channels"], [8], "configs.fine has no key channels; it has model, family, "),
+        (["configs", "fine", "model"], "svm", "configs.fine.model must be one of 'mlp', 'cnn', 'transfer', not 'svm'"),
+        (["configs", "fine"], HYPERPARAMETERS, "configs.fine.model is missing"),
+        (["configs", "fine", "family"], "svm", "configs.fine.family must be 'mlp', 'mlp_augmented', 'cnn' or"),
         (
             ["configs", "fine", "input"],
             "raw",
-            "configs.fine.input: input should be 'prepared' or 'features', not 'raw'",
+            "configs.fine.input must be 'prepared' or 'features', not 'raw'",
         ),
-        (["configs", "fine", "input"], "features", "configs.fine: input: features is for model: transfer"),
-        (["configs", "fine", "epochs"], 0, "configs.fine.epochs: input should be greater than 0, not 0"),
-        (["configs", "fine", "batch_size"], 2.5, "configs.fine.batch_size: input should be a valid integer, not 2.5"),
+        (
+            ["configs", "fine", "input"],
+            "features",
+            "configs.fine has input: features, which only model: transfer may have",
+        ),
+        (["configs", "fine", "epochs"], 0, "configs.fine.epochs must be above 0, not 0"),
+        (["configs", "fine", "batch_size"], 2.5, "configs.fine.batch_size must be an integer, not 2.5"),
         (
             ["configs", "fine", "schedule"],
             "step",
-            "configs.fine.schedule: input should be 'constant', 'cosine' or 'one_",
+            "configs.fine.schedule must be 'constant', 'cosine' or 'one_cycle', not 'step'",
         ),
-        (["configs", "fine", "label_smoothing"], 1.0, "configs.fine.label_smoothing: input should be less than 1"),
-        (["configs", "fine", "dropout"], 1.0, "configs.fine.dropout: input should be less than 1, not 1.0"),
-        (["configs", "fine", "dropout"], -0.1, "configs.fine.dropout: input should be greater than or equal to 0"),
-        (["configs", "fine", "flip"], 1, "configs.fine.flip: input should be a valid boolean, not 1"),
-        (["configs", "fine", "shift"], 32, "configs.fine.shift: input should be less than 32, not 32"),
-        (["configs", "fine", "jitter"], 1.0, "configs.fine.jitter: input should be less than 1, not 1.0"),
+        (["configs", "fine", "label_smoothing"], 1.0, "configs.fine.label_smoothing must be below 1, not 1.0"),
+        (["configs", "fine", "dropout"], 1.0, "configs.fine.dropout must be below 1, not 1.0"),
+        (["configs", "fine", "dropout"], -0.1, "configs.fine.dropout must be at least 0, not -0.1"),
+        (["configs", "fine", "flip"], 1, "configs.fine.flip must be true or false, not 1"),
+        (["configs", "fine", "shift"], 32, "configs.fine.shift must be below 32, not 32"),
+        (["configs", "fine", "jitter"], 1.0, "configs.fine.jitter must be below 1, not 1.0"),
         (
             ["configs", "fine", "early_stopping"],
             0,
-            "configs.fine.early_stopping: input should be greater than 0, not 0",
+            "configs.fine.early_stopping must be above 0, not 0",
         ),
         (
             ["configs", "fine"],
             {**ORIGINAL, **HYPERPARAMETERS, "momentum": 0.0, "nesterov": True},
-            "configs.fine: nesterov: needs a momentum above 0",
+            "configs.fine needs a momentum above 0 for nesterov",
         ),
-        (["configs", "c"], CNN | {"channels": [8]}, "configs.c.channels: list should have at least 2 items"),
-        (["configs", "c"], CNN | {"channels": [8] * 7}, "configs.c.channels: list should have at most 6 items"),
-        (["configs", "c"], CNN | {"channels": [8, 0]}, "configs.c.channels.1: input should be greater than 0, not 0"),
+        (["configs", "c"], CNN | {"channels": [8]}, "configs.c.channels needs 2 or more entries, not [8]"),
+        (["configs", "c"], CNN | {"channels": [8] * 7}, "configs.c.channels may have 6 entries or fewer, not [8, "),
+        (["configs", "c"], CNN | {"channels": [8, 0]}, "configs.c.channels[1] must be above 0, not 0"),
         *(
             (
                 ["configs", "l"],
                 LINEAR | change,
-                "configs.l: input: features leaves no pictures to flip, shift or jitter, and no layer for dropout",
+                "configs.l has input: features, which leaves no images to flip, shift or jitter, and no layer for",
             )
             for change in ({"flip": True}, {"shift": 1}, {"jitter": 0.1}, {"flip_average": True}, {"dropout": 0.1})
         ),
         *(
-            (["configs", "l"], LINEAR | change, "configs.l: input: features is of a fixed backbone; fine-tuning needs")
+            (["configs", "l"], LINEAR | change, "configs.l has input: features, whose backbone is fixed; ")
             for change in ({"backbone": "resnet18"}, {"image_size": 64}, {"trainable_blocks": 1})
         ),
-        (["configs", "t"], LINEAR | {"input": "prepared"}, "configs.t: input: prepared needs backbone and image_size"),
-        (["configs", "t"], TUNED | {"image_size": None}, "configs.t: input: prepared needs backbone and image_size"),
-        (["configs", "t"], TUNED | {"trainable_blocks": -1}, "configs.t.trainable_blocks"),
-        (["configs", "t"], TUNED | {"trainable_blocks": "some"}, "configs.t.trainable_blocks"),
-        (["beyond", "c"], CNN | {"channels": [8]}, "beyond.c.channels: list should have at least 2 items"),
-        (["beyond", "c"], CNN | {"family": "svm"}, "beyond.c.family: input should be 'mlp', 'mlp_augmented', 'cnn' or"),
-        (["beyond", "fine"], CNN, "beyond.fine: configs has a configuration of this name"),
-        (["beyond"], None, "beyond: input should be a valid dictionary"),
-        (["features", "backbone"], 18, "features.backbone: input should be a valid string, not 18"),
-        (["features", "image_size"], 0, "features.image_size: input should be greater than 0, not 0"),
-        (["features", "size"], 64, "features.size: extra inputs are not permitted"),
-        (["train", "threads"], 0, "train.threads: input should be greater than 0, not 0"),
-        (["data", "classes"], ["bird"], "data.classes: list should have at least 2 items"),
-        (["data", "classes"], ["bird", "plane"], "data.classes.1: input should be 'airplane', 'automobile'"),
-        (["data", "classes"], ["bird", "bird"], "data: classes: a class is named twice"),
-        (["data", "sources"], ["web"], "data.sources.0: input should be 'folder', 'torchvision' or 'npm', not 'web'"),
-        (["data", "val_fraction"], 1.0, "data.val_fraction: input should be less than 1, not 1.0"),
-        (["train", "epochs"], 1.5, "train.epochs: input should be a valid integer, not 1.5"),
-        (["train", "seeds"], [1, 1], "train: seeds: a seed stands twice"),
-        (["train", "gradients"], "magic", "train.gradients: input should be 'backpropagation' or 'autograd'"),
-        (["train", "precision"], "half", "train.precision: input should be 'float32' or 'bfloat16', not 'half'"),
-        (["train", "device"], "tpu", "train.device: input should be 'cpu', 'cuda', 'mps' or 'auto', not 'tpu'"),
-        (["refit", "seed"], 0, "refit.seed: 0 is one of train.seeds"),
+        (
+            ["configs", "t"],
+            LINEAR | {"input": "prepared"},
+            "configs.t needs backbone and image_size for input: prepared",
+        ),
+        (["configs", "t"], TUNED | {"image_size": None}, "configs.t needs backbone and image_size for input: prepared"),
+        (["configs", "t"], TUNED | {"trainable_blocks": -1}, "configs.t.trainable_blocks must be all, or an integer"),
+        (["configs", "t"], TUNED | {"trainable_blocks": "some"}, "of at least 0, not 'some'"),
+        (["beyond", "c"], CNN | {"channels": [8]}, "beyond.c.channels needs 2 or more entries"),
+        (["beyond", "c"], CNN | {"family": "svm"}, "beyond.c.family must be 'mlp', 'mlp_augmented', 'cnn' or"),
+        (["beyond", "fine"], CNN, "params.yaml: has fine both in configs and in beyond"),
+        (["beyond"], None, "beyond must be a mapping"),
+        (["features", "backbone"], 18, "features.backbone must be text, not 18"),
+        (["features", "image_size"], 0, "features.image_size must be above 0, not 0"),
+        (["features", "size"], 64, "features has no key size; it has backbone, image_size, flip_average"),
+        (["train", "threads"], 0, "train.threads must be above 0, not 0"),
+        (["data", "classes"], ["bird"], "data.classes needs 2 or more entries, not ['bird']"),
+        (["data", "classes"], ["bird", "plane"], "data.classes[1] must be 'airplane', 'automobile'"),
+        (["data", "classes"], ["bird", "bird"], "data.classes has bird twice"),
+        (["data", "sources"], ["web"], "data.sources[0] must be 'folder', 'torchvision' or 'npm', not 'web'"),
+        (["data", "val_fraction"], 1.0, "data.val_fraction must be below 1, not 1.0"),
+        (["train", "epochs"], 1.5, "train.epochs must be an integer, not 1.5"),
+        (["train", "seeds"], [1, 1], "train.seeds has 1 twice"),
+        (["train", "gradients"], "magic", "train.gradients must be 'backpropagation' or 'autograd'"),
+        (["train", "precision"], "half", "train.precision must be 'float32' or 'bfloat16', not 'half'"),
+        (["train", "device"], "tpu", "train.device must be 'cpu', 'cuda', 'mps' or 'auto', not 'tpu'"),
+        (["refit", "seed"], 0, "params.yaml: has refit.seed: 0, which is one of train.seeds"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_key(tmp_path, document, keys, value, message):
@@ -185,23 +198,97 @@ def test_a_bad_value_is_one_line_that_names_the_key(tmp_path, document, keys, va
     assert "\n" not in str(fault.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "wrong", "message"),
+    [
+        ([], {"config": "configs"}, "params.yaml: has no key config; did you mean configs?"),
+        (["data"], {"source": "sources"}, "params.yaml: data has no key source; did you mean sources?"),
+        (["configs", "fine"], {"inputs": "input"}, "params.yaml: configs.fine has no key inputs; did you mean input?"),
+        (["configs", "fine"], {"Model": "model"}, "params.yaml: configs.fine has no key Model; did you mean model?"),
+        (["configs", "fine"], {"modle": "model"}, "params.yaml: configs.fine has no key modle; did you mean model?"),
+        (
+            ["sweep", "space", "lr"],
+            {"log-uniform": "log_uniform"},
+            "lr has no key log-uniform; did you mean log_uniform?",
+        ),
+        (
+            ["sweep", "space"],
+            {"lr_": "lr"},
+            "has sweep.space.lr_, which is no parameter of augmented; did you mean lr?",
+        ),
+    ],
+)
+def test_a_misspelled_key_is_one_line_with_the_key_meant(tmp_path, document, keys, wrong, message):
+    place = reduce(getitem, keys, document)
+    for misspelled, key in wrong.items():
+        place[misspelled] = place.pop(key)
+    with pytest.raises(UserError) as fault:
+        load(tmp_path, document)
+    assert str(fault.value).endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "meant"),
+    [
+        (["configs", "fine", "model"], "mlpp", "mlp"),
+        (["configs", "fine", "model"], "CNN", "cnn"),
+        (["configs", "fine", "schedule"], "one-cycle", "one_cycle"),
+        (["data", "classes", 0], "plane", "airplane"),
+        (["train", "activation"], "tahn", "tanh"),
+        (["sweep", "base"], "augment", "augmented"),
+    ],
+)
+def test_a_misspelled_value_is_one_line_with_the_value_meant(tmp_path, document, keys, value, meant):
+    reduce(getitem, keys[:-1], document)[keys[-1]] = value
+    with pytest.raises(UserError, match=rf"{value}.*; did you mean {meant}\?$"):
+        load(tmp_path, document)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["data", "sources"], ["npm", "npm"], "data.sources has npm twice"),
+        (["sweep", "seeds"], [3, 3], "sweep.seeds has 3 twice"),
+        (["sweep", "base"], "big", "has sweep.base: big, which is not in configs; they are augmented, "),
+        (
+            ["sweep", "base"],
+            "No",
+            "sweep.base must begin with a to z, then have up to 40 of a to z, 0 to 9, - and _, not",
+        ),
+        (["sweep", "space", "lr"], {}, "sweep.space.lr needs exactly one of log_uniform, uniform, choice, grid"),
+        (["sweep", "space", "lr"], {"uniform": [2, 1]}, "sweep.space.lr needs a second bound above the first, not ["),
+        (["sweep", "space", "epochs"], {"grid": []}, "sweep.space.epochs.grid needs 1 or more entries, not []"),
+        (
+            ["sweep", "space", "surprise"],
+            {"grid": [1]},
+            "has sweep.space.surprise, which is no parameter of augmented; it has",
+        ),
+    ],
+)
+def test_a_bad_sweep_or_source_is_one_line(tmp_path, document, keys, value, message):
+    reduce(getitem, keys[:-1], document)[keys[-1]] = value
+    with pytest.raises(UserError) as fault:
+        load(tmp_path, document)
+    assert message in str(fault.value)
+
+
 def test_bfloat16_without_the_hand_written_gradients_is_one_line(tmp_path, document):
     document["train"] |= {"precision": "bfloat16", "gradients": "autograd"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
-    with pytest.raises(UserError, match="train: precision: bfloat16 needs gradients: backpropagation"):
+    with pytest.raises(UserError, match="train needs gradients: backpropagation for precision: bfloat16"):
         params.load(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("key", ["model", "family", "input", "lr"])
 def test_what_every_configuration_must_have_is_named(tmp_path, document, key):
     del document["configs"]["fine"][key]
-    with pytest.raises(UserError, match=r"configs\.fine(\.\w+: field required|: unable to extract tag)"):
+    with pytest.raises(UserError, match=rf"configs\.fine\.{key} is missing$"):
         load(tmp_path, document)
 
 
 def test_a_missing_key_is_named(tmp_path, document):
     del document["train"]["epochs"]
-    with pytest.raises(UserError, match=r"train\.epochs: field required"):
+    with pytest.raises(UserError, match=r"train\.epochs is missing$"):
         load(tmp_path, document)
 
 
@@ -294,6 +381,7 @@ def fault_of(file):
         message = str(error)
         assert message.startswith(str(file))
         assert message.isprintable(), "one line, and nothing that a terminal obeys"
+        assert not re.search(r"[Ii]nput should|is not allowed|pydantic|Value error", message), "a sentence of ours"
         return message
     assert params.Params.model_validate(loaded.model_dump(exclude_unset=True)) == loaded
     return None
@@ -316,7 +404,7 @@ def test_any_value_at_any_place_is_taken_or_named_by_its_key(file, at, value):
     if fault and name == "model":
         assert mapping in fault, "a value that is another kind's is missed or is one too many"
     elif fault:  # a fault of several keys together is the mapping's
-        assert f"{mapping}.{name}".strip(".") in fault or (f"{mapping}: " in fault and name in fault)
+        assert f"{mapping}.{name}".strip(".") in fault or (f"{mapping} " in fault and name in fault)
 
 
 @given(st.sampled_from([at for at in PLACES if isinstance(at[-1], str)]))
@@ -347,7 +435,7 @@ def test_a_configurations_name_is_safe_in_a_command_and_as_a_file_or_is_refused(
         assert len(f"{name}.safetensors.partial") < 100
     else:
         assert kind in fault
-        assert "string should match pattern" in fault
+        assert "is not a valid name: it must begin with a to z" in fault
 
 
 @pytest.mark.parametrize(
@@ -380,7 +468,7 @@ def test_a_name_that_is_unsafe_is_told(file, kind, name):
     fault = fault_with(
         file, changed((kind,), lambda place, key: place[key].update({name: {**ORIGINAL, **HYPERPARAMETERS}}))
     )
-    assert f"{kind}.{name}: string should match".replace("\n", "\\n") in fault
+    assert f"{kind}.{name} is not a valid name".replace("\n", "\\n") in fault
 
 
 @pytest.mark.parametrize("name", ["a", "fine-2_b", "a" * 41, "on", "null_"])
@@ -456,7 +544,7 @@ def test_a_value_is_yaml_1_2s(file, key, text, value):
 )
 def test_what_yaml_1_2_takes_for_something_else_is_named(file, key, text):
     file.write_text(spelled(key, text))
-    assert f"configs.augmented.{key}: input should be a" in fault_of(file)
+    assert f"configs.augmented.{key} must be " in fault_of(file)
 
 
 @pytest.mark.parametrize(
@@ -490,19 +578,19 @@ END = LINES.count("\n") + 1
         (LINES + "a: {<<: {b: 1}, <<: {c: 1}}\n", f"line {END}: << stands twice"),
         (LINES + "a: {<<: 3}\n", f"line {END}: expected a mapping"),
         (LINES + "a: *b\n", f"line {END}: found undefined alias"),
-        (LINES + "a: &a [*a]\n", "a: extra inputs are not permitted, not [[...]]"),
-        (LINES + "a: &a {b: *a}\n", "a: extra inputs are not permitted"),
-        (LINES.replace("configs:", "configs: &a\n  a: *a"), "configs.a: unable to extract tag"),
+        (LINES + "a: &a [*a]\n", "has no key a; it has data, "),
+        (LINES + "a: &a {b: *a}\n", "has no key a; it has data, "),
+        (LINES.replace("configs:", "configs: &a\n  a: *a"), "configs.a.model is missing"),
         (LINES + "? [a]\n: 1\n", f"line {END}: a list or mapping for a key"),
         (LINES + "? {a: 1}\n: 1\n", f"line {END}: a list or mapping for a key"),
-        (LINES + "1: 2\n", "1: keys should be strings"),
-        (LINES.replace("  fine:", "  ~:"), "configs.None: input should be a valid string"),
+        (LINES + "1: 2\n", "has no key 1; it has data, "),
+        (LINES.replace("  fine:", "  ~:"), "configs.None is not a valid name"),
         (LINES + "a: !!python/object/apply:os.getcwd []\n", f"line {END}: could not determine a constructor"),
         (LINES + "a: !!set {b}\n", f"line {END}: could not determine a constructor"),
         (LINES + "a: !b 1\n", f"line {END}: could not determine a constructor"),
         (LINES + "a: 2001-99-99\n", f"line {END}: could not determine a constructor"),
-        (LINES + "a: !!int ''\n", f"line {END}: '' is no tag:yaml.org,2002:int"),
-        (LINES + "a: !!bool b\n", f"line {END}: 'b' is no tag:yaml.org,2002:bool"),
+        (LINES + "a: !!int ''\n", f"line {END}: '' is no int"),
+        (LINES + "a: !!bool b\n", f"line {END}: 'b' is no bool"),
         (LINES + "a: -0x" + "f" * 5000 + "\n", f"line {END}: '-0xfffffffff...fffffffffffff' is no"),
         (LINES + "a: " + "9" * 5000 + "\n", f"line {END}: '999999999999...9999999999999' is no"),
         (LINES + 'a: "\\ud800"\n', f"line {END}: '\\ud800' is no"),
@@ -523,7 +611,7 @@ def test_a_document_that_is_no_plain_mapping_is_named_by_line_or_key(file, text,
 def test_a_few_aliases_that_stand_for_billions_of_values_are_not_written_out(file):
     bomb = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     file.write_text(LINES + bomb)
-    assert "a11: extra inputs are not permitted" in fault_of(file)
+    assert "has no key a11" in fault_of(file)
     file.write_text(LINES + bomb + "a11: *a11\n")
     assert "a11 stands twice" in fault_of(file)
     file.write_text(LINES + bomb + "? *a11\n: 1\n")

@@ -205,7 +205,7 @@ def test_a_bad_parameter_stops_dvc_before_it_deletes_anything(clone):
     edit(clone, lambda document: document["configs"]["fine"].update(lr=-1))
     done = run(clone, "dvc", "repro", check=False)
     assert done.returncode != 0
-    assert "error: params.yaml: configs.fine.lr: input should be greater than 0, not -1\n" in done.stderr
+    assert "error: params.yaml: configs.fine.lr must be above 0, not -1\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert before.keys() - outputs(clone).keys() == {"data/checked.json"}
 
@@ -220,5 +220,5 @@ def test_no_configuration_at_all_stops_dvc_with_one_clear_line(clone):
     edit(clone, lambda document: document.update(configs={}))
     done = run(clone, "dvc", "repro", check=False)
     assert done.returncode != 0
-    assert "configs: dictionary should have at least 1 item" in done.stderr
+    assert "configs needs 1 or more entries, not {}" in done.stderr
     assert "Traceback" not in done.stderr

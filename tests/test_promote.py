@@ -48,7 +48,7 @@ def test_it_adds_the_trial_as_an_entry_and_changes_nothing_else(swept, monkeypat
         (("0", "swept"), "no rank 0"),
         (("1", "fine"), "a configuration fine already"),
         (("1", "without_flip"), "a configuration without_flip already"),
-        (("1", "No Name"), "cannot be a configuration's name"),
+        (("1", "No Name"), "the new name must begin with a to z"),
     ],
 )
 def test_what_cannot_be_promoted_is_told_and_nothing_written(swept, monkeypatch, arguments, told):

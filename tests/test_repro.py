@@ -1,10 +1,13 @@
 import fcntl
+import re
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
+from cifar2.errors import UserError
+from tests.clone import ROOT
 from tools.repro import main, recover, shares
 
 FIVE = ["a", "b", "c", "d", "e"]
@@ -34,8 +37,6 @@ def test_a_number_of_jobs_that_is_none_is_one_line(monkeypatch, capsys, jobs):
     assert capsys.readouterr().err.endswith(f"error: argument --jobs: {jobs} is not a number from 1\n")
 
 
-
-
 def test_the_cores_are_those_that_the_process_may_use(monkeypatch, capsys):
     """In a container or under taskset they are fewer than the machine's."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
@@ -43,6 +44,23 @@ def test_the_cores_are_those_that_the_process_may_use(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     assert "configurations trained at a time (1)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "misspelled", "message"),
+    [
+        ("configs:", "config:", "has no key config; did you mean configs?"),
+        ("input:", "inputs:", "configs.precise has no key inputs; did you mean input?"),
+    ],
+)
+def test_a_misspelled_key_is_reported_before_dvc_runs(tmp_path, monkeypatch, key, misspelled, message):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "params.yaml").read_text()
+    Path("params.yaml").write_text(re.sub(rf"^( *){key}", rf"\1{misspelled}", text, count=1, flags=re.MULTILINE))
+    monkeypatch.setattr("sys.argv", ["repro", "--jobs=1"])
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("DVC was started"))
+    with pytest.raises(UserError, match=re.escape(f"params.yaml: {message}")):
+        main()
 
 
 @pytest.fixture

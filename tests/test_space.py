@@ -71,7 +71,11 @@ def test_a_configuration_is_the_base_with_other_values():
 
 
 @pytest.mark.parametrize(
-    ("values", "told"), [({"shift": 1.5}, "shift: "), ({"momentum": 0.0, "nesterov": True}, "nesterov: needs")]
+    ("values", "told"),
+    [
+        ({"shift": 1.5}, "shift must be an integer, not 1.5"),
+        ({"momentum": 0.0, "nesterov": True}, "needs a momentum above 0 for nesterov"),
+    ],
 )
 def test_a_value_that_cannot_be_is_told(values, told):
     with pytest.raises(UserError, match=r"params\.yaml: sweep\.space leads to ") as caught:

@@ -64,7 +64,7 @@ def main() -> None:
     try:
         TypeAdapter(params.Name).validate_python(name)
     except ValidationError as error:
-        raise errors.UserError(f"{name!r} cannot be a configuration's name: {error.errors()[0]['msg']}") from None
+        raise errors.UserError(f"the new name {params.explain(error)}") from None
     configuration = promoted(everything, arguments.rank)
     files.write(PARAMS, with_entry(PARAMS.read_text(), name, configuration).encode())
     print(f"{PARAMS} has {name} now; `dvc repro` trains it")

@@ -73,7 +73,7 @@ def test_an_unknown_backbone_is_one_line_and_nothing_is_written(project, fails_w
     project.params["features"]["backbone"] = "efficientnet"
     project.write_params()
     before = project.snapshot()
-    assert "params.yaml: there is no backbone efficientnet, only efficientnet_lite0, " in fails_with("features.py")
+    assert "params.yaml: there is no backbone efficientnet; did you mean efficientnet_b7?" in fails_with("features.py")
     assert project.snapshot() == before
 
 

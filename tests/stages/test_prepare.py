@@ -134,5 +134,5 @@ def test_a_bad_parameter_leaves_everything_as_it_was(project, fails_with):
     project.params["data"]["classes"] = ["airplane", "brid"]
     project.write_params()
     before = project.snapshot()
-    assert "data.classes.1: input should be 'airplane'" in fails_with("prepare.py")
+    assert "data.classes[1] must be 'airplane', " in fails_with("prepare.py")
     assert project.snapshot() == before
