@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic_core import to_json
 from torch import Tensor
+from tqdm import tqdm
 
 from cifar2 import files, imports
 from cifar2.errors import UserError
@@ -74,7 +75,7 @@ class Checkpoint(NamedTuple):
     def save(self, epoch: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Keep the state after ``epoch`` instead of the last, if it is its turn."""
         if epoch % self.every == 0:
-            files.write_tensors(self.path, tensors, about)
+            files.write_tensors(self.path, tensors, {"epoch": epoch, **about})
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What was last saved, if anything.
@@ -84,5 +85,7 @@ class Checkpoint(NamedTuple):
         """
         if not self.path.exists():
             return None
-        print(f"going on from {self.path}", flush=True)
-        return files.read_tensors(self.path)
+        tensors, about = files.read_tensors(self.path)
+        with tqdm.external_write_mode():  # on a line of its own, above a progress bar
+            print(f"resuming after epoch {about['epoch']}, from {self.path}", flush=True)
+        return tensors, about

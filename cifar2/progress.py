@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -41,10 +42,14 @@ class Progress:
     def __init__(self, name: str, epochs: int) -> None:
         self.name = name
         self.folder = LIVE / name.replace(" ", "-")
-        self.bar = tqdm(total=epochs, desc=name, unit="epoch", disable=None)  # None: only where there is a terminal
+        # What matters comes first: a narrow terminal cuts off the end.  disable=None: only where there is a terminal.
+        layout = "{desc}: {n_fmt}/{total_fmt}{postfix} |{bar}|"
+        self.bar = tqdm(total=epochs, desc=name, bar_format=layout, dynamic_ncols=True, disable=None)
         self._live: Live | None = None
         self._end = ExitStack()
-        self._before, self._left = time.monotonic(), epochs
+        self._left = epochs
+        self._durations: list[float] = []
+        self._before = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -54,19 +59,21 @@ class Progress:
         self._end.close()
 
     def show(self, epoch: "Epoch") -> None:
-        """Show one more finished epoch."""
-        line = (
-            f"seed {epoch.seed} epoch {epoch.epoch}: train loss {epoch.train_loss:.4f} acc {epoch.train_accuracy:.4f}"
-        )
-        if epoch.val_loss is not None:
-            line += f", val loss {epoch.val_loss:.4f} acc {epoch.val_accuracy:.4f}"
-        self.bar.set_postfix_str(line, refresh=False)
+        """Show one more finished epoch; one that a checkpoint has only counts, and takes no time."""
+        self._left -= 1
+        if not epoch.resumed:
+            self._durations.append(time.monotonic() - self._before)
+            # The first epoch is slower than the others: memory is allocated, threads start.
+            left = tqdm.format_interval(self._left * fmean(self._durations[1:] or self._durations))
+            train = f"train acc {epoch.train_accuracy:.4f} loss {epoch.train_loss:.4f}"
+            val = "" if epoch.val_loss is None else f"val acc {epoch.val_accuracy:.4f} loss {epoch.val_loss:.4f}"
+            self.bar.set_postfix_str(f"{left} left, {val or train}", refresh=False)
+            if self.bar.disable:
+                shown = ", ".join(part for part in (train, val, f"{left} left") if part)
+                print(f"{self.name} seed {epoch.seed} epoch {epoch.epoch}: {shown}", flush=True)
         self.bar.update()
-        now = time.monotonic()
-        took, self._before, self._left = now - self._before, now, self._left - 1
-        if self.bar.disable:
-            print(f"{self.name} {line}, {took * self._left:.0f} s left", flush=True)
         self._log(epoch)
+        self._before = time.monotonic()
 
     def _log(self, epoch: "Epoch") -> None:
         if self._live is None:

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +51,25 @@ class _Actor(tune.Trainable):
 class _Finished(tune.Callback):
     """Hands on what trials found, and tells on the terminal how many there are to come."""
 
-    def __init__(self, finished: Callable[[str, dict[str, Any]], None], n: int) -> None:
+    def __init__(self, finished: Callable[[str, dict[str, Any]], None], n: int, best: float) -> None:
         self._finished, self._n = finished, n
         self.done: set[str] = set()
         self.reason = ""
-        self._best = 0.0
-        self._bar = tqdm(total=n, desc="sweep", unit="trial", disable=None)  # None: only where there is a terminal
+        self._best = best
+        # disable=None: only where there is a terminal; smoothing=0: trials end several at a time
+        layout = "{desc}: {n_fmt}/{total_fmt}, {remaining} left{postfix} |{bar}|"
+        self.bar = tqdm(total=n, desc="sweep", bar_format=layout, smoothing=0, dynamic_ncols=True, disable=None)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
-        self._finished(trial.config["key"], trial.last_result["outcome"])
+        outcome = trial.last_result["outcome"]
+        self._finished(trial.config["key"], outcome)
         self.done.add(trial.config["key"])
-        self._best = max(self._best, trial.last_result["score"])
-        self._bar.set_postfix_str(f"best validation accuracy {self._best:.4f}", refresh=False)
-        self._bar.update()
+        if outcome.get("stopped") is None:  # those that ASHA stopped come after all others in the table
+            self._best = max(self._best, trial.last_result["score"])
+        self.bar.set_postfix_str(f"best validation accuracy {self._best:.4f}", refresh=False)
+        self.bar.update()
         hundredth = 100 * len(self.done) // self._n
-        if self._bar.disable and hundredth > 100 * (len(self.done) - 1) // self._n:
+        if self.bar.disable and hundredth > 100 * (len(self.done) - 1) // self._n:
             print(f"{len(self.done)} of {self._n} trials, best validation accuracy {self._best:.4f}", flush=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
@@ -79,6 +83,7 @@ def run(
     resources: Mapping[str, float],
     asha: Asha | None,
     finished: Callable[[str, dict[str, Any]], None],
+    best: float = 0.0,
 ) -> None:
     """Run a trial of each key, on as many processors as there are.
 
@@ -91,6 +96,7 @@ def run(
         resources: what a trial has of a machine, as {"cpu": 1, "gpu": 1}.
         asha: when to stop trials that do worse than others, if at all.
         finished: called here with the key and the outcome of each trial as soon as it ends.
+        best: the highest validation accuracy of the trials that finished before.
 
     Raises:
         UserError: Ray cannot be reached, or trials failed even when tried anew; the others have finished.
@@ -106,8 +112,8 @@ def run(
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
     }
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    followed = _Finished(finished, len(keys))
-    with _local() if address == "local" else _cluster(address):
+    followed = _Finished(finished, len(keys), best)
+    with closing(followed.bar), _local() if address == "local" else _cluster(address):
         left = list(keys)
         # Not Tune's max_failures, which gives up a trial whose process was lost between the last one and it.
         for _ in range(TRIES):

@@ -81,6 +81,20 @@ class Epoch(NamedTuple):
     val_loss: float | None
     val_accuracy: float | None
 
+    @property
+    def resumed(self) -> bool:
+        """Whether it was trained by an earlier process, and read from its checkpoint."""
+        return False
+
+
+class Resumed(Epoch):
+    """An epoch from a checkpoint."""
+
+    @property
+    def resumed(self) -> bool:
+        """Yes."""
+        return True
+
 
 SUMMARY = (
     "val_accuracy",
@@ -137,8 +151,8 @@ def train(
 ) -> Iterator[Epoch]:
     """Train ``model`` in place, and yield the record of each epoch when it is done.
 
-    With early stopping the model gets the weights of its best epoch back after the last record.  From a checkpoint the
-    records before it come first, as if they had just been made.
+    With early stopping the model gets the weights of its best epoch back after the last record.  After a
+    checkpoint the records before it come first, and are marked as resumed.
 
     Args:
         model: freshly built, on the device of ``data``.
@@ -166,7 +180,7 @@ def train(
     saved = checkpoint.load() if checkpoint else None
     if saved:
         tensors, about = saved
-        curve = [Epoch(*record) for record in about["curve"]]
+        curve = [Resumed(*record) for record in about["curve"]]
         model.load_state_dict(_part(tensors, "model"))
         descent.load_state(_part(tensors, "descent"))
         best_weights = _part(tensors, "best")

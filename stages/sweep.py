@@ -48,6 +48,7 @@ def main() -> None:
             {"cpu": 1 if base.model == "mlp" else train.threads, "gpu": int(train.device == "cuda")},
             settings.asha,
             lambda key, outcome: files.write_json(FOLDER / f"{key}.json", outcome),
+            max((_accuracy(key) for key in by_key.keys() - waiting.keys()), default=0.0),
         )
 
     rows = []
@@ -64,6 +65,12 @@ def main() -> None:
     files.write_csv(Path("metrics/sweep.csv"), ("rank", *rows[0]), table)
     figures.write(Path("metrics/figures/sweep.png"), figures.trials(measured, settings.space))
     figures.write(Path("metrics/figures/sweep_by_parameter.png"), figures.by_parameter(measured, settings.space))
+
+
+def _accuracy(key: str) -> float:
+    """The validation accuracy of a finished trial; 0 if it diverged or was stopped."""
+    outcome = files.read_json(FOLDER / f"{key}.json", trial.OUTCOME)
+    return (outcome["stopped"] is None and outcome["val_accuracy"]) or 0.0
 
 
 def _order(row: dict[str, Any]) -> tuple[bool, bool, float, float, int]:

@@ -1,16 +1,21 @@
 """A small copy of the project to run stages in: few random pictures, small networks, few epochs."""
 
+import fcntl
 import os
+import pty
+import re
 import resource
 import runpy
 import shutil
 import signal
+import struct
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 import torch
@@ -163,6 +168,32 @@ def small_files() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limit
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Callable[[], list[str]]]]:
+    """A terminal of so many columns as stderr; it returns what reads the lines drawn on it."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    files: list[TextIO] = []
+
+    def new(columns: int) -> Callable[[], list[str]]:
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        files.extend((os.fdopen(master), os.fdopen(slave, "w")))
+        monkeypatch.setattr(sys, "stderr", files[-1])
+
+        def lines() -> list[str]:
+            os.write(slave, b"\0")  # what was written before may arrive in several pieces
+            drawn = b""
+            while not drawn.endswith(b"\0"):
+                drawn += os.read(master, 10_000)
+            return re.split(r"[\r\n]+", drawn[:-1].decode().strip())
+
+        return lines
+
+    yield new
+    for file in files:
+        file.close()
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def test_what_is_loaded_is_what_was_saved_last(tmp_path):
     for epoch in (1, 2):
         kept.save(epoch, {"w": torch.tensor([float(epoch)])}, {"curve": [[epoch, 0.1]]})
     tensors, about = kept.load()
+    assert about.pop("epoch") == 2
     assert tensors["w"].item() == 2
     assert about == {"curve": [[2, 0.1]]}
 

@@ -124,7 +124,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(here, uninterrupted
             partial(in_the_middle_of_a_checkpoint, here),
         )[killed % 3]
         killed += kill_when(process, moment)
-    assert "going on from" in log(here)
+    assert "resuming after epoch" in log(here)
     # Forced, for a run that ended before it could be killed is one that DVC would otherwise only check out again.
     assert start(here, "dvc", "repro", "--force", "--single-item", stage).wait() == 0
     assert results(here) == uninterrupted[stage]
@@ -136,7 +136,7 @@ def test_a_run_with_another_learning_rate_begins_anew(here):
     assert kill_when(process, partial(says, here, "epoch 3:"))
     edit(here, lambda document: document["configs"]["augmented"].update(lr=0.04))
     assert start(here, "dvc", "repro", "--single-item", "train@augmented").wait() == 0
-    assert "going on from" not in log(here)
+    assert "resuming after epoch" not in log(here)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -150,7 +150,7 @@ def test_a_signal_stops_it_with_one_line_and_keeps_the_checkpoint(here, uninterr
     assert not in_the_middle_of_a_checkpoint(here)
     assert not (here / "data/models/train").exists()
     assert start(here, "dvc", "repro", "--single-item", "train@augmented").wait() == 0
-    assert "going on from" in log(here)
+    assert "resuming after epoch" in log(here)
     assert results(here) == uninterrupted["train@augmented"]
 
 

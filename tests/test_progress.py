@@ -13,8 +13,9 @@ import psutil
 import pytest
 import yaml
 
+from cifar2 import progress
 from cifar2.progress import Progress, steps
-from cifar2.training import Epoch
+from cifar2.training import Epoch, Resumed
 from tests.clone import ROOT
 
 EPOCH = Epoch(0, 3, 0.51234, 0.75, 0.6, 0.7)
@@ -39,10 +40,11 @@ class Live:
 
 sys.modules["dvclive.live"] = ModuleType("live")
 sys.modules["dvclive.live"].Live = Live
+resumed = False
 values = {"seed": 0, "epoch": 3, "train_loss": 0.5, "train_accuracy": 0.7, "val_loss": None}
 with Progress(name, 1) as progress:
     with redirect_stdout(None):
-        progress.show(SimpleNamespace(**values, _asdict=lambda: values))
+        progress.show(SimpleNamespace(**values, resumed=resumed, _asdict=lambda: values))
     print("live", flush=True)
     threading.Event().wait()
 """
@@ -64,9 +66,9 @@ def test_a_log_gets_one_plain_line_an_epoch_with_the_time_left(capsys):
         progress.show(EPOCH._replace(val_loss=None, val_accuracy=None))
     first, second = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"fine seed 0 epoch 3: train loss 0\.5123 acc 0\.7500, val loss 0\.6000 acc 0\.7000, \d+ s left", first
+        r"fine seed 0 epoch 3: train acc 0\.7500 loss 0\.5123, val acc 0\.7000 loss 0\.6000, \d\d:\d\d left", first
     )
-    assert second == "fine seed 0 epoch 3: train loss 0.5123 acc 0.7500, 0 s left"
+    assert second == "fine seed 0 epoch 3: train acc 0.7500 loss 0.5123, 00:00 left"
 
 
 def test_a_terminal_gets_a_bar(monkeypatch, capsys):
@@ -76,8 +78,60 @@ def test_a_terminal_gets_a_bar(monkeypatch, capsys):
         progress.show(EPOCH)
     assert "fine:" in terminal.getvalue()
     assert "1/2" in terminal.getvalue()
-    assert "val loss 0.6000" in terminal.getvalue()
+    assert "val acc 0.7000 loss 0.6000" in terminal.getvalue()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "name", "shown"),
+    [
+        (80, "final without_label_smoothing", "1/360, 00:00 left, val acc 0.7000 loss 0.6000 |"),
+        (80, "fine", "1/360, 00:00 left, val acc 0.7000 loss 0.6000 |"),
+        (60, "augmented", "1/360, 00:00 left, val acc 0.7000 loss 0.6000"),
+        (60, "without_label_smoothing", "1/360, 00:00 left, val acc 0.7000"),
+    ],
+)
+def test_the_accuracy_is_seen_on_a_narrow_terminal(terminal, monkeypatch, columns, name, shown):
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 0)
+    lines = terminal(columns)
+    with Progress(name, 360) as bar:
+        bar.show(EPOCH)
+    last = lines()[-1]
+    assert last.startswith(f"{name}: {shown}")
+    assert len(last) <= columns
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is told to go on."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Progress, "_log", lambda *_: now.append(now.pop() + 40))  # as slow as an import
+    return lambda seconds: now.append(now.pop() + seconds)
+
+
+def show(bar, clock, seconds):
+    for duration in seconds:
+        clock(duration)
+        bar.show(EPOCH)
+
+
+def left(capsys):
+    return [line.split(", ")[-1] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_time_left_is_that_of_a_mean_epoch_after_the_first(capsys, clock):
+    with Progress("fine", 11) as bar:
+        show(bar, clock, [5, 1, 3, 2])
+    assert left(capsys) == ["00:50 left", "00:09 left", "00:16 left", "00:14 left"]
+
+
+def test_resumed_epochs_are_counted_and_not_shown(capsys, clock):
+    with Progress("fine", 8) as bar:
+        for epoch in (1, 2, 3):
+            bar.show(Resumed(*EPOCH._replace(epoch=epoch)))
+        show(bar, clock, [4, 2])
+    assert left(capsys) == ["00:16 left", "00:06 left"]
 
 
 def test_metrics_and_curves_can_be_followed_by_dvc_while_a_run_goes_on():

@@ -88,7 +88,7 @@ def kill_a_worker(driver):
 def by_hand(swept, run_stage, once, monkeypatch):
     """What the sweep leads to without Ray, one trial after the other."""
 
-    def run(keys, trial, resources, asha, finished):
+    def run(keys, trial, resources, asha, finished, best):
         for key in keys:
             *_, last = trial(key)
             finished(key, last.outcome)

@@ -402,7 +402,9 @@ def test_from_a_checkpoint_on_a_run_has_the_bits_of_one_that_was_never_stopped(t
         epochs.close()
         network, epochs = run()
         torch.rand(7)
-        assert list(epochs) == curve
+        resumed = list(epochs)
+        assert resumed == curve
+        assert [epoch.resumed for epoch in resumed] == [True] * n + [False] * (len(curve) - n)
         assert_equal(network, whole)
         again, epochs = run()
         assert list(epochs) == curve, "a run that was done gives its records again"

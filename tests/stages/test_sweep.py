@@ -1,8 +1,10 @@
 import csv
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +18,7 @@ def ran(monkeypatch):
     """The keys of the trials that ran, here one after the other and without Ray, the last one first."""
     found = []
 
-    def run(keys, trial, resources, asha, finished):
+    def run(keys, trial, resources, asha, finished, best):
         for key in reversed(keys):
             *_, last = trial(key)
             finished(key, last.outcome)
@@ -78,6 +80,46 @@ def test_what_has_finished_is_not_trained_again(project, run_stage, ran):
     assert len(table()) == 4
 
 
+def test_a_resumed_sweep_starts_from_the_best_finished_trial(project, run_stage, monkeypatch, ran):
+    again(project, ran, run_stage, space={"lr": {"grid": [1e30, 1e-4, 0.1]}}, trials=3)
+    best = max(float(row["val_accuracy"] or 0) for row in table())
+    found = []
+    run = sweep.run
+    monkeypatch.setattr(sweep, "run", lambda *arguments: (found.append(arguments[-1]), run(*arguments)))
+    again(project, ran, run_stage, space={"lr": {"grid": [1e30, 1e-4, 0.1, 1e-5]}}, trials=4)
+    assert found == [best]
+    assert best > 0
+
+
+def finish(followed, score, stopped=None):
+    result = {"score": score, "outcome": {"stopped": stopped}}
+    followed.on_trial_complete(0, [], SimpleNamespace(config={"key": str(score)}, last_result=result))
+
+
+def test_the_best_accuracy_shown_is_that_of_the_tables_first_row(capsys):
+    followed = sweep._Finished(lambda *_: None, 4, 0.8)
+    finish(followed, 0.7)
+    finish(followed, 0.9, stopped=5)
+    finish(followed, 0.85)
+    followed.bar.close()
+    assert capsys.readouterr().out.splitlines() == [
+        "1 of 4 trials, best validation accuracy 0.8000",
+        "2 of 4 trials, best validation accuracy 0.8000",
+        "3 of 4 trials, best validation accuracy 0.8500",
+    ]
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_the_best_accuracy_is_seen_on_a_narrow_terminal(terminal, columns):
+    lines = terminal(columns)
+    followed = sweep._Finished(lambda *_: None, 48, 0.0)
+    finish(followed, 0.875)
+    followed.bar.close()
+    last = lines()[-1]
+    assert re.match(r"sweep: 1/48, \d\d:\d\d left, best validation accuracy 0.8750", last)
+    assert len(last) <= columns
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"seeds": [1]}, {"asha": {"grace_epochs": 1, "reduction_factor": 2}}])
 def test_what_a_trial_depends_on_makes_it_another_one(project, run_stage, ran, change):
     run_stage("sweep.py")
@@ -95,8 +137,8 @@ def test_other_data_and_other_parameters_of_training_make_it_another_one(project
 def test_an_interrupted_trial_leaves_the_finished_ones(project, run_stage, ran, monkeypatch):
     whole = sweep.run
 
-    def killed(keys, trial, resources, asha, finished):
-        whole(list(keys)[:2], trial, resources, asha, finished)
+    def killed(keys, *rest):
+        whole(list(keys)[:2], *rest)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweep, "run", killed)
