@@ -283,7 +283,8 @@ def _progress(what: str, archive: Path, size: int, start: int = 0) -> Iterator[C
         flush=True,
     )
     began, tenth = time.monotonic(), 10 * start // size
-    with tqdm(desc=archive.name, total=size, initial=start, unit="B", unit_scale=True, disable=None) as bar:
+    # By itself tqdm draws nothing for a while when a fast download becomes slow (miniters).
+    with tqdm(desc=archive.name, total=size, initial=start, unit="B", unit_scale=True, miniters=1, disable=None) as bar:
 
         def show(n: int) -> None:
             nonlocal tenth
