@@ -41,16 +41,19 @@ watch: install  ## watch what is training now, from another terminal
 bench: install  ## measure how fast it is, against PyTorch (an hour; writes benchmarks/results.*)
 	python -m benchmarks
 
-test: install  ## run the tests (three to six minutes on two cores)
-	pytest
+# A process for each core, as far as memory goes: each takes a gigabyte.
+PARALLEL = --numprocesses logical --maxprocesses 8
+test: install  ## run the tests on all cores (three to six minutes on two)
+	pytest $(PARALLEL) --dist worksteal
 
 coverage: install  ## the same, and which lines of cifar2/ and stages/ none of them runs (half as long again)
 	coverage erase
-	coverage run -m pytest
+	coverage run -m pytest $(PARALLEL) --dist worksteal
 	coverage report
 
 test-slow: install  ## run the tests that need the real data, servers or minutes
-	pytest -m slow
+	pytest -m slow --ignore tests/test_sweep.py $(PARALLEL) --dist loadfile --durations 30
+	pytest -m slow tests/test_sweep.py --durations 10
 
 # The report's test opens it in a real browser; without one it says so and is skipped.
 browser: install  ## install what that test needs: Chromium (Debian's, as root) and axe-core (npm's)

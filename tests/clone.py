@@ -44,7 +44,7 @@ def edit(folder: Path, change) -> None:
 
 
 def quick(document) -> None:
-    document["train"] |= {"epochs": 1, "seeds": [0]}
+    document["train"] |= {"epochs": 1, "seeds": [0], "threads": 1}
     document["features"] |= {"image_size": 32, "flip_average": False}
     for configuration in [*document["configs"].values(), *document["beyond"].values()]:
         if "epochs" in configuration:

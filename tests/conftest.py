@@ -35,6 +35,11 @@ NEAR_DUPLICATES = "test_index,train_index,mirrored,similarity\n3,10,False,0.9512
 # A shell's background jobs ignore Ctrl-C, and so does what they start: here it must be heard.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# pytest's workers share the cores; threads beyond their number would mostly wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the stages that tests start
+
 # The same examples in every run, however slow the machine, and nothing left behind.
 settings.register_profile(
     "cifar2",
