@@ -41,8 +41,8 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
 A classifier of pictures of 32 x 32 pixels: {classes}. It is {kind(card)};
 {final["n_parameters"]:,} parameters learned from these pictures, as configuration `{card.configuration}` says.
 `final.safetensors` holds its weights for `cifar2 predict` and `cifar2.models.load`, `final.onnx` the whole of it, from
-uint8 pictures (N x 3 x 32 x 32, red, green, blue) to logits; in onnxruntime it gave the same answers on all test
-pictures.
+uint8 pictures (N x 3 x 32 x 32, red, green, blue) to logits; on all test images onnxruntime's logits match PyTorch's up
+to rounding.
 
 ## What it learned from
 {n_images:,} images of CIFAR-10's training part (Krizhevsky, 2009). Its configuration was selected by

@@ -8,7 +8,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout,
 from cifar2 import dataset, errors, export, files, hardware, model_card, models, params
 
 MODELS = Path("data/models")
-TOLERANCE = 1e-4
+# Largest difference of two logits, relative to the largest logit.  PyTorch and onnxruntime add the same float32 numbers
+# in another order; by a deep backbone the sums differ by up to 5e-6, 40 roundings.
+TOLERANCE = 1e-5
 
 
 def main() -> None:
@@ -26,12 +28,13 @@ def main() -> None:
     onnx = export.to_onnx(card, networks["final"])
     logits, found = evaluated["logits"][0], export.run(onnx, test.images, threads)
     same = int((found.argmax(1) == logits.argmax(1)).sum())
-    difference = (found - logits).abs().max().item()
+    difference, tolerance = (found - logits).abs().max().item(), TOLERANCE * logits.abs().max().item()
     print(f"onnxruntime and PyTorch: {same} of {len(logits)} answers are the same, logits differ by {difference:.1e}")
-    if same < len(logits) or not difference <= TOLERANCE:
+    # Logits this close have the same largest one, or two that are equal but for rounding.
+    if not difference <= tolerance:
         raise errors.UserError(
             f"the ONNX model differs from data/models/final.safetensors: logits by {difference:.1e}, "
-            f"tolerance {TOLERANCE:.0e}, answers on {len(logits) - same} test images; nothing was written"
+            f"tolerance {tolerance:.0e}, answers on {len(logits) - same} test images; nothing was written"
         )
     files.write(MODELS / "final.onnx", onnx)
     files.write(MODELS / "final.md", model_card.text(card, **metrics).encode())
