@@ -27,7 +27,9 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
         refit: ``metrics/refit.json``.
         final: ``metrics/evaluate/final.json``.
     """
-    classes = " or ".join(card.classes)
+    *first, last = card.classes
+    classes = f"{', '.join(first)} or {last}"
+    roc_auc = "area under the ROC curve" if len(card.classes) == 2 else "mean area under the classes' ROC curves"
     low, high = final["test_accuracy_ci95"]
     everything, unseen = final["subsets"]
     n_images = sum(prepare[f"n_{split}"] for split in refit["trained_on"])
@@ -54,7 +56,7 @@ On {everything["n"]:,} test images that nothing was tuned on:
 * accuracy {final["test_accuracy"]:.4f}, 95 % interval {low:.4f} to {high:.4f} (Wilson)
 * without the {everything["n"] - unseen["n"]} that have a near-duplicate in CIFAR-10's training part: \
 {unseen["accuracy"]:.4f}
-* area under the ROC curve {everything["roc_auc"]:.4f}; expected calibration error {everything["calibration_error"]:.4f}
+* {roc_auc} {everything["roc_auc"]:.4f}; expected calibration error {everything["calibration_error"]:.4f}
 
 | class | precision | recall | F1 |
 |---|---|---|---|

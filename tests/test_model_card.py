@@ -43,7 +43,7 @@ def test_its_sections_say_what_the_model_is_learned_can_do_and_is_not_for():
         "On 2,000 test images",
         "accuracy 0.9765, 95 % interval 0.9689 to 0.9823",
         "without the 65 that have a near-duplicate in CIFAR-10's training part: 0.9757",
-        "ROC curve 0.9966",
+        "* area under the ROC curve 0.9966;",
         "calibration error 0.0123",
         "| airplane | 0.9713 | 0.9820 | 0.9766 |",
         "| bird | 0.9818 | 0.9710 | 0.9764 |",
@@ -54,7 +54,9 @@ def test_every_number_stands_in_it(fact):
 
 
 def test_all_classes_are_named():
-    assert "cat or dog or frog" in text(CARD.model_copy(update={"classes": ("cat", "dog", "frog")}))
+    page = text(CARD.model_copy(update={"classes": ("cat", "dog", "frog")}))
+    assert "32 x 32 pixels: cat, dog or frog." in page
+    assert "* mean area under the classes' ROC curves 0.9966;" in page
 
 
 def test_what_makes_the_features_is_named_where_there_are_any():
