@@ -97,17 +97,25 @@ def samples(images: Tensor, normalised: Tensor, labels: Tensor, classes: Sequenc
 
 def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     """Bars of images by split and class; ``counts[split][name]``."""
-    figure = Figure((8, 3.8), layout="constrained")
-    panels = figure.subplots(1, len(counts))
+    n_classes = max(map(len, counts.values()))
+    many = n_classes > 3  # names and numbers that need a line each
+    figure = Figure((11, 1 + 0.3 * n_classes) if many else (8, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(counts), sharey=many)
     for axes, (split, by_class) in zip(panels, counts.items(), strict=True):
         total = sum(by_class.values())
-        bars = axes.bar(list(by_class), list(by_class.values()), color=BLUE, width=0.6)
-        axes.bar_label(bars, [f"{n:,}\n{n / total:.1%}" for n in by_class.values()], padding=2)
-        axes.margins(y=0.2)
+        if many:
+            bars = axes.barh(list(by_class), list(by_class.values()), color=BLUE, height=0.6)
+            axes.bar_label(bars, [f"{n:,} ({n / total:.1%})" for n in by_class.values()], padding=3)
+            axes.set(xlabel="images", xmargin=0.4)
+        else:
+            bars = axes.bar(list(by_class), list(by_class.values()), color=BLUE, width=0.6)
+            axes.bar_label(bars, [f"{n:,}\n{n / total:.1%}" for n in by_class.values()], padding=2)
+            axes.margins(y=0.2)
         axes.set_title(f"{split}: {total:,} images")
-        if len(by_class) > 3:
-            axes.tick_params(axis="x", rotation=90)
-    panels[0].set_ylabel("images")
+    if many:
+        panels[0].invert_yaxis()
+    else:
+        panels[0].set_ylabel("images")
     return figure
 
 

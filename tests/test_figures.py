@@ -1,4 +1,6 @@
 import io
+import itertools
+import re
 import subprocess
 import sys
 
@@ -7,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
-from cifar2 import dataset, figures, params, selection
+from cifar2 import cifar10, dataset, figures, params, selection
 from cifar2.gradcheck import Case, Errors
 from tests.conftest import ROOT, random_split
 
@@ -64,6 +67,21 @@ def test_the_class_distribution_shows_counts_and_shares():
     shown = texts(figures.class_distribution(counts))
     for text in ("train: 9,024 images", "4,518\n50.1%", "1,000\n50.0%"):
         assert text in shown
+
+
+@pytest.mark.parametrize("classes", [cifar10.CLASSES[:n] for n in (2, 3, 4, 10)], ids=len)
+def test_no_text_of_the_class_distribution_overlaps_another(classes):
+    counts = {name: dict.fromkeys(classes, n) for name, n in (("train", 4518), ("val", 502), ("test", 1000))}
+    figure = figures.class_distribution(counts)
+    figure.savefig(io.BytesIO())
+    # Matplotlib keeps ticks beyond the ends of an axis, and draws none of them.
+    texts = (text for text in figure.findobj(Text) if text.get_visible())
+    shown = [text for text in texts if re.search(r"[a-z]|%", text.get_text())]
+    boxes = [text.get_window_extent() for text in shown]
+    for (a, one), (b, other) in itertools.combinations(zip(shown, boxes, strict=True), 2):
+        assert not one.overlaps(other), (a.get_text(), b.get_text())
+    edge = figure.bbox
+    assert all(edge.x0 <= box.x0 and box.x1 <= edge.x1 for box in boxes)
 
 
 def test_gradient_errors_show_each_group_and_both_tolerances():
