@@ -13,6 +13,8 @@ import torch
 PREPARED = Path("data/prepared")
 METRICS = Path("metrics/prepare.json")
 FIGURES = Path("metrics/figures")
+# Pairs in the figure of near-duplicates.
+N_PAIRS = 72
 
 
 def main() -> None:
@@ -46,6 +48,10 @@ def main() -> None:
     # A part of the test pictures is not new: evaluate tells what the others alone give.
     test, known = splits["test"], dataset.join(train, splits["val"])
     pairs = duplicates.find(known.images, test.images)
+    title = f"{len(pairs.test)} of {len(test.labels):,} test images (left), with a near-duplicate in the training part"
+    doubtful = duplicates.Pairs(*(column[-N_PAIRS:] for column in pairs))
+    if len(pairs.test) > N_PAIRS:
+        title += f"; the {N_PAIRS} least similar"
     normalised = dataset.normalise(train.images, settings.normalise.mean, settings.normalise.std)
 
     for name, split in splits.items():
@@ -61,10 +67,10 @@ def main() -> None:
     figures.write(
         FIGURES / "near_duplicates.png",
         figures.pairs(
-            test.images[pairs.test],
-            known.images[pairs.train],
-            [test.classes[label] for label in test.labels[pairs.test]],
-            f"{len(pairs.test)} of {len(test.labels):,} test images (left), with a near-duplicate in the training part",
+            test.images[doubtful.test],
+            known.images[doubtful.train],
+            [test.classes[label] for label in test.labels[doubtful.test]],
+            title,
         ),
     )
     figures.write(FIGURES / "samples.png", figures.samples(train.images, normalised, train.labels, train.classes))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar2 import cifar10, dataset
+from cifar2 import cifar10, dataset, figures
 
 RNG = np.random.default_rng(0)
 DATA = cifar10.Cifar10(
@@ -94,6 +94,27 @@ def test_near_duplicates_are_told_by_their_official_places_wherever_the_partner_
     assert {row["mirrored"] for row in rows} == {"True", "False"}
     assert all(float(row["similarity"]) == pytest.approx(1) for row in rows)
     assert json.loads(Path("metrics/prepare.json").read_text())["n_near_duplicates"] == 2
+
+
+@pytest.mark.parametrize(("n", "n_shown", "ending"), [(72, 72, "part"), (80, 72, "part; the 72 least similar")])
+def test_of_many_near_duplicates_the_least_similar_are_shown(project, run_stage, monkeypatch, n, n_shown, ending):
+    labels = np.resize(np.array([0, 2], np.uint8), 400)
+    known = np.sort(RNG.permutation(400)[:n])
+    noise = (np.arange(n) * 0.5).astype(np.uint8).reshape(-1, 1, 1, 1) * RNG.integers(0, 2, (n, 3, 32, 32), np.uint8)
+    images = DATA.train_images[known] // 2 + noise
+    data = cifar10.Cifar10(DATA.train_images, labels, images, labels[known])
+    monkeypatch.setattr(cifar10, "load", lambda sources, folder: data)
+    drawn = []
+    real = figures.pairs
+    monkeypatch.setattr(figures, "pairs", lambda *arguments: drawn.append(arguments) or real(*arguments))
+    run_stage("prepare.py")
+    rows = near_duplicates()
+    ((left, right, captions, title),) = drawn
+    assert len(rows) == n
+    assert len(left) == len(right) == len(captions) == n_shown
+    assert title == f"{n} of {n} test images (left), with a near-duplicate in the training {ending}"
+    for image, row in zip(left, rows[-n_shown:], strict=True):
+        assert np.array_equal(image, images[int(row["test_index"])])
 
 
 def test_without_near_duplicates_the_table_is_empty_and_there_is_still_a_figure(project, run_stage):
