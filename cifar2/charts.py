@@ -13,6 +13,9 @@ from cifar2.figures import BLUE, GREEN, GREY, ORANGE
 Rows = Sequence[Mapping[str, Any]]
 # Okabe and Ito's palette; with more configurations than colours the dashes tell them apart.
 PALETTE = [BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", GREY, "#B8A900"]
+# For more than eight classes.  Petroff's, told apart by colour-blind readers too ("Accessible color sequences for data
+# visualization", 2021); as many colours as CIFAR-10 has classes.
+TEN = ["#3F90DA", "#FFA90E", "#BD1F01", "#94A4A2", "#832DB6", "#A96B59", "#E76300", "#B9AC70", "#717581", "#92DADD"]
 HEIGHT = 300
 
 
@@ -33,7 +36,7 @@ def class_balance(counts: Mapping[str, Mapping[str, int]]) -> alt.Chart:
             _of_class(list(next(iter(counts.values())))),
             tooltip=["split:N", "class:N", alt.Tooltip("images:Q", format=",")],
         )
-        .properties(height=180)
+        .properties(height=max(180, 14 * len(rows)))
     )
 
 
@@ -142,8 +145,9 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> alt.La
         for i, t in enumerate(classes)
         for p, n in zip(classes, matrix[i], strict=True)
     ]
+    many = len(classes) > 4  # more than a phone has room for
     base = _chart(rows).encode(
-        alt.X("predicted:N", title="predicted class", sort=list(classes), axis=alt.Axis(labelAngle=0)),
+        alt.X("predicted:N", title="predicted class", sort=list(classes), axis=alt.Axis(labelAngle=-90 if many else 0)),
         alt.Y("true:N", title="true class", sort=list(classes)),
         tooltip=["true:N", "predicted:N", "images:Q", alt.Tooltip("share:Q", format=".1%")],
     )
@@ -158,7 +162,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> alt.La
     # By its name the page's style knows to leave the colour alone.
     dark = "datum.share > 0.5 ? 'white' : 'black'"
     numbers = (
-        base.mark_text(fontSize=16, fill=alt.expr(dark))
+        base.mark_text(fontSize=11 if many else 16, fill=alt.expr(dark))
         .encode(alt.Text("images:Q", format=","))
         .properties(name="cell")
     )
@@ -167,18 +171,25 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> alt.La
 
 def roc(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
     """True against false positive rate, a line a class, and the diagonal of pure chance."""
+    # One point a pixel: thousands more would make the page larger, and no curve finer.
+    kept = {
+        (row["class"], round(1000 * row["false_positive_rate"]), round(HEIGHT * row["true_positive_rate"])): row
+        for row in rows
+    }
+    chosen = alt.selection_point(fields=["class"], bind="legend")
     line = (
-        _chart(rows)
+        _chart(list(kept.values()))
         .mark_line(interpolate="linear")
         .encode(
             alt.X("false_positive_rate:Q", title="false positive rate"),
             alt.Y("true_positive_rate:Q", title="true positive rate"),
-            _of_class(classes),
+            _of_class(classes).legend(symbolType="stroke", symbolStrokeWidth=3, symbolSize=400),
+            opacity=alt.condition(chosen, alt.value(1), alt.value(0.1)),
             order="false_positive_rate:Q",
             tooltip=["class:N", *(alt.Tooltip(f"{k}_positive_rate:Q", format=".4f") for k in ("false", "true"))],
         )
     )
-    return (_diagonal(0.0) + line).properties(height=HEIGHT)
+    return (_diagonal(0.0) + line.add_params(chosen)).properties(height=HEIGHT)
 
 
 def calibration(rows: Rows) -> alt.LayerChart:
@@ -210,8 +221,9 @@ def _chart(rows: Rows) -> alt.Chart:
 
 
 def _of_class(classes: Sequence[str]) -> alt.Color:
-    """A class has one colour in all charts; of more than eight, some share theirs."""
-    return alt.Color("class:N", title="class", scale=alt.Scale(domain=classes, range=PALETTE))
+    """A class has one colour in all charts, and no other class has it."""
+    palette = PALETTE if len(classes) <= len(PALETTE) else TEN
+    return alt.Color("class:N", title="class", scale=alt.Scale(domain=classes, range=palette))
 
 
 def _log() -> alt.Axis:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from cifar2 import charts
+from cifar2 import charts, cifar10
 
 COUNTS = {
     "train": {"airplane": 40, "bird": 41},
@@ -201,6 +201,33 @@ def test_a_class_has_the_same_colour_in_all_charts():
         assert colour["scale"]["domain"] == list(CLASSES)
 
 
+@pytest.mark.parametrize("n", [2, 8, 9, 10])
+def test_no_two_classes_share_a_colour(n):
+    names = cifar10.CLASSES[:n]
+    for chart in (charts.roc(ROC, names), charts.class_balance({"test": dict.fromkeys(names, 1)})):
+        (colour,) = [found for found in encodings(chart.to_dict(), "color") if found.get("field") == "class"]
+        assert len(set(colour["scale"]["range"][:n])) == n
+
+
+def test_two_classes_keep_their_colours():
+    colour = encodings(charts.roc(ROC, CLASSES).to_dict(), "color")[0]
+    assert colour["scale"]["range"][:2] == ["#0072B2", "#E69F00"]
+
+
+def test_a_bar_of_the_classes_is_as_high_as_its_name():
+    counts = {split: dict.fromkeys(cifar10.CLASSES, 1) for split in ("train", "val", "test")}
+    assert charts.class_balance(COUNTS).to_dict()["height"] == 180
+    assert charts.class_balance(counts).to_dict()["height"] >= 12 * 30
+
+
+def test_a_click_on_a_class_fades_the_curves_of_the_others():
+    specification = charts.roc(ROC, CLASSES).to_dict()
+    (chosen,) = specification["params"]
+    assert (chosen["select"]["fields"], chosen["bind"]) == (["class"], "legend")
+    (opacity,) = encodings(specification, "opacity")
+    assert opacity["condition"]["param"] == chosen["name"]
+
+
 def test_the_ranking_keeps_its_order():
     specification = charts.ranking(RANKING).to_dict()
     assert all(y["sort"] == ["smooth", "cnn"] for y in encodings(specification, "y"))
@@ -217,7 +244,10 @@ def test_the_confusion_matrix_has_the_classes_in_their_order_and_shares_of_the_t
         ("airplane", "bird"): 0,
         ("airplane", "airplane"): 0,
     }
-    assert charts.confusion([[1] * 5] * 5, "abcde").to_dict()["height"] > specification["height"]
+    of_five = charts.confusion([[1] * 5] * 5, "abcde").to_dict()
+    assert of_five["height"] > specification["height"]
+    # Numbers and names that fit into a fifth of a phone.
+    assert [encodings(s, "x")[0]["axis"]["labelAngle"] for s in (specification, of_five)] == [0, -90]
 
 
 def test_a_roc_curve_is_drawn_from_end_to_end_and_not_by_its_height():
