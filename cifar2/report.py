@@ -95,8 +95,8 @@ def steps(families: Mapping[str, Mapping[str, Any]]) -> list[Step]:
     return [Step(a, b, means[b] - means[a], math.hypot(errors[a], errors[b])) for a, b in pairwise(families)]
 
 
-def mistakes(evaluated: Mapping[str, Tensor], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The wrong answers that ``evaluate`` found, the most confident first, with their pictures."""
+def mistakes(evaluated: Mapping[str, Tensor], classes: Sequence[str], n: int) -> list[dict[str, Any]]:
+    """The ``n`` most confident of the misclassified images that ``evaluate`` found, the most confident first."""
     confidence, predicted = torch.softmax(evaluated["logits"][0].double(), 1).max(1)
     return [
         {
@@ -105,7 +105,7 @@ def mistakes(evaluated: Mapping[str, Tensor], classes: Sequence[str]) -> list[di
             "confidence": confidence[i].item(),
             "address": address,
         }
-        for i, address in zip(evaluated["mistakes"], thumbnails(evaluated["mistaken_images"]), strict=True)
+        for i, address in zip(evaluated["mistakes"][:n], thumbnails(evaluated["mistaken_images"][:n]), strict=True)
     ]
 
 

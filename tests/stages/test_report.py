@@ -141,7 +141,7 @@ def test_the_answers_are_the_metrics(reported):
         f"{prepare['n_near_duplicates']} test images have a near-duplicate",
         f"the largest relative error is {read('verify')['backprop_vs_finite_difference_max_rel_error']:.0e}",
         f"With {mlp['n_parameters']:,} parameters for 60 images",
-        f"{mlp['config']} reaches {percent(mlp['train_accuracy'])} on what it learned from",
+        f"{mlp['config']} reaches {percent(mlp['train_accuracy'])} on the training images",
         f"reaches {100 * final['test_accuracy']:.2f} % (95 % interval",
         f"The rule: {read('select')['rule']}. ",
         f"The area under the curve is {everything['roc_auc']:.4f}.",
@@ -188,6 +188,7 @@ def test_every_mistake_of_the_final_model_is_in_the_gallery_the_most_confident_f
     assert len(wanted) > 2
     assert re.findall(r"\w+, taken for \w+ \([\d.]+ %\)", page().text) == wanted
     assert f"The {len(wanted)} mistakes" in page().text
+    assert "final_predictions.csv" not in page().text
     sources = [value for tag, name, value in page().attributes if (tag, name) == ("img", "src")]
     assert sources[-1 - len(wanted) : -1] == report.thumbnails(kept["mistaken_images"])
 
@@ -290,6 +291,41 @@ def test_a_final_model_without_mistakes_has_an_empty_gallery(to_report, run_stag
     assert "taken for" not in page().text
 
 
+def test_of_many_mistakes_the_most_confident_are_shown(to_report, run_stage):
+    path = Path("data/evaluated/final.safetensors")
+    kept, about = files.read_tensors(path)
+    n = len(kept["mistakes"])
+    copies = -(-1100 // n)
+    many = {"mistakes": kept["mistakes"].repeat_interleave(copies)}
+    many["mistaken_images"] = kept["mistaken_images"].repeat_interleave(copies, 0)
+    files.write_tensors(path, kept | many, about)
+    run_stage("report.py")
+    found = page()
+    assert (
+        f"The 100 most confident of {copies * n:,} mistakes metrics/evaluate/final_predictions.csv lists" in found.text
+    )
+    assert found.text.count("taken for") == 100
+    assert "100 shown" in found.text
+    sources = [value for tag, name, value in found.attributes if (tag, name) == ("img", "src")]
+    assert sources[-101:-1] == report.thumbnails(many["mistaken_images"][:100])
+    (label,) = [v for _, name, v in found.attributes if name == "aria-label" and v.startswith("Confusion matrix")]
+    assert label.endswith(f" and {copies * n} wrong answers.")
+
+
+@pytest.mark.parametrize("classes", [["bird", "airplane"], ["cat", "dog"]])
+def test_only_the_originals_classes_are_compared_with_the_original(to_report, run_stage, classes):
+    path = Path("data/evaluated/final.safetensors")
+    kept, about = files.read_tensors(path)
+    files.write_tensors(path, kept, about | {"classes": classes})
+    run_stage("report.py")
+    found = page()
+    is_original = "bird" in classes
+    assert ("The original report\u2019s, one run" in found.text) == is_original
+    assert ("0.848" in found.text, "84.8" in found.text) == (is_original, is_original)
+    assert len(found.tiles) == 3 + is_original
+    assert re.search(r"[.] From \w+ to \w+ the test accuracy changes", found.text)
+
+
 def test_a_best_of_the_five_that_stands_alone_is_told_as_one(to_report, run_stage):
     rows = table("metrics/ranking.csv")
     of_five = [row for row in rows if row["family"] == "mlp"]
@@ -315,7 +351,8 @@ def test_three_classes_work_too(to_report, run_stage):
     run_stage("evaluate.py", "final")
     run_stage("report.py")
     found = page()
-    assert "Airplane against bird against cat on CIFAR-10" in found.text
+    assert "3 classes of CIFAR-10 The classes: airplane, bird, cat." in found.text
+    assert "The area under the curves, on average, is" in found.text
     assert len(read("evaluate/final")["confusion_matrix"]) == 3
     specifications = json.loads(found.scripts["specifications"])
     for name in classes:
