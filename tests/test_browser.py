@@ -48,6 +48,7 @@ def visit(reported, chromium):
     def open_page(viewport=WIDE, color_scheme="light"):
         contexts.append(chromium.new_context(viewport=viewport, color_scheme=color_scheme))
         page = contexts[-1].new_page()
+        page.set_default_timeout(300_000)  # milliseconds: a busy machine is slow
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
