@@ -52,8 +52,8 @@ coverage: install  ## the same, and which lines of cifar2/ and stages/ none of t
 	coverage report
 
 test-slow: install  ## run the tests that need the real data, servers or minutes
-	pytest -m slow --ignore tests/test_sweep.py $(PARALLEL) --dist loadfile --durations 30
-	pytest -m slow tests/test_sweep.py --durations 10
+	pytest -m slow --ignore tests/sweep/test_cluster.py $(PARALLEL) --dist loadfile --durations 30
+	pytest -m slow tests/sweep/test_cluster.py --durations 10
 
 # The report's test opens it in a real browser; without one it says so and is skipped.
 browser: install  ## install what that test needs: Chromium (Debian's, as root) and axe-core (npm's)

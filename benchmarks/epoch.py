@@ -12,9 +12,10 @@ import torch
 
 from benchmarks.measure import Row, interleaved, row, seconds, warm
 from benchmarks.rivals import AUTOGRAD, CONFIGURATION, DATALOADER, pictures
-from cifar2 import dataset, hardware, training
+from cifar2.dataset import splits
 from cifar2.mynet import MyNet
 from cifar2.params import Params
+from cifar2.training import hardware, loop
 
 TRAIN = Path("data/prepared/train.safetensors")
 ROUNDS = 15
@@ -25,11 +26,11 @@ EPOCHS = 1000
 BY_HAND = {"gradients": "backpropagation", "precision": "float32", "device": "cpu"}
 
 
-def ours(params: Params, data: training.Examples, classes: tuple[str, ...], **changes: object) -> Callable[[], object]:
+def ours(params: Params, data: loop.Examples, classes: tuple[str, ...], **changes: object) -> Callable[[], object]:
     """The next epoch of the project's own training loop."""
     settings = params.train.model_copy(update={"epochs": EPOCHS, **BY_HAND, **changes})
     network = the_network(params, classes)
-    epochs = training.train(network, data, None, params.configs[CONFIGURATION], settings, seed=0)
+    epochs = loop.train(network, data, None, params.configs[CONFIGURATION], settings, seed=0)
     return lambda: next(epochs)
 
 
@@ -39,7 +40,7 @@ def the_network(params: Params, classes: Sequence[str]) -> MyNet:
     return MyNet((3 * 32 * 32, *params.train.hidden, len(classes)), params.train.activation, "identity")
 
 
-def products(params: Params, data: training.Examples) -> Callable[[], object]:
+def products(params: Params, data: loop.Examples) -> Callable[[], object]:
     """The matrix products of an epoch and nothing else: each batch in turn, results into memory reserved before."""
     n_l = (data.x[0].numel(), *params.train.hidden, int(data.y.max()) + 1)
     layers = range(1, len(n_l))
@@ -94,9 +95,9 @@ def rivals() -> list[str]:
 
 def rows(params: Params) -> list[Row]:
     """The rows about an epoch."""
-    split = dataset.load(TRAIN)
+    split = splits.load(TRAIN)
     data = pictures(params, split)
-    has_bfloat16 = hardware.product_dtype("bfloat16", training.CPU) == torch.bfloat16
+    has_bfloat16 = hardware.product_dtype("bfloat16", loop.CPU) == torch.bfloat16
     others = {name: Rival(name) for name in rivals()}
     dataloader = Rival(DATALOADER)
     contenders = {

@@ -13,11 +13,12 @@ for name in ("MKL_CBWR", "THP_MEM_ALLOC_ENABLE"):
 
 from benchmarks.measure import seconds  # noqa: E402
 from benchmarks.rivals import epoch_of  # noqa: E402
-from cifar2 import dataset, params  # noqa: E402
+from cifar2 import params  # noqa: E402
+from cifar2.dataset import splits  # noqa: E402
 
 
 def main() -> None:
-    epoch = epoch_of(sys.argv[1], params.load(), dataset.load(Path("data/prepared/train.safetensors")))
+    epoch = epoch_of(sys.argv[1], params.load(), splits.load(Path("data/prepared/train.safetensors")))
     for _ in sys.stdin:
         print(seconds(epoch), flush=True)
 

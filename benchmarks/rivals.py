@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from cifar2 import dataset, training
+from cifar2.dataset import splits
 from cifar2.params import Params
+from cifar2.training import loop
 
 CONFIGURATION = "fine"
 
@@ -20,7 +21,7 @@ CONFIGURATION = "fine"
 class Pictures(Dataset[tuple[Tensor, int]]):
     """The pictures as torchvision's CIFAR10 serves them: an array in memory, each by way of PIL and the transforms."""
 
-    def __init__(self, split: dataset.Split, params: Params) -> None:
+    def __init__(self, split: splits.Split, params: Params) -> None:
         self.images = split.images.permute(0, 2, 3, 1).contiguous().numpy()
         self.labels: list[int] = split.labels.tolist()
         self.transform = transforms.Compose(
@@ -43,9 +44,7 @@ def sequential(params: Params, classes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def by_autograd(
-    params: Params, data: training.Examples, compiled: bool = False, **options: bool
-) -> Callable[[], object]:
+def by_autograd(params: Params, data: loop.Examples, compiled: bool = False, **options: bool) -> Callable[[], object]:
     """An epoch by PyTorch alone, from tensors in memory."""
     network = sequential(params, int(data.y.max()) + 1)
     optimizer = torch.optim.SGD(network.parameters(), **hyperparameters(params), **options)
@@ -68,7 +67,7 @@ def by_autograd(
     return epoch
 
 
-def from_dataloader(params: Params, split: dataset.Split) -> Callable[[], object]:
+def from_dataloader(params: Params, split: splits.Split) -> Callable[[], object]:
     """An epoch as a notebook does it: per-sample transforms, ``DataLoader``, ``loss.backward()``, ``SGD``."""
     loader = DataLoader(Pictures(split, params), params.train.batch_size, shuffle=True)
     network = sequential(params, len(split.classes))
@@ -87,9 +86,9 @@ def from_dataloader(params: Params, split: dataset.Split) -> Callable[[], object
     return epoch
 
 
-def pictures(params: Params, split: dataset.Split) -> training.Examples:
+def pictures(params: Params, split: splits.Split) -> loop.Examples:
     """What every contender learns from."""
-    return training.examples(split, params.normalise.mean, params.normalise.std)
+    return loop.examples(split, params.normalise.mean, params.normalise.std)
 
 
 def hyperparameters(params: Params) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def hyperparameters(params: Params) -> dict[str, Any]:
     return params.configs[CONFIGURATION].model_dump(include={"lr", "momentum", "weight_decay"})
 
 
-def epoch_of(name: str, params: Params, split: dataset.Split) -> Callable[[], object]:
+def epoch_of(name: str, params: Params, split: splits.Split) -> Callable[[], object]:
     """The next epoch of the rival called ``name``, a key of ``AUTOGRAD`` or ``DATALOADER``."""
     if name == DATALOADER:
         return from_dataloader(params, split)

@@ -23,9 +23,11 @@ import psutil
 
 from benchmarks.measure import Row, row, seconds
 from benchmarks.stages import ROOT
-from cifar2 import dataset, params, sweep
+from cifar2 import params
+from cifar2.dataset import splits as dataset
 from cifar2.errors import UserError
-from cifar2.trial import Report, Trials
+from cifar2.sweep import cluster as sweep
+from cifar2.sweep.trial import Report, Trials
 
 # Of a trial that costs nothing else, and the most that one may cost beside its work, in seconds.
 SLEEP, OVERHEAD = 0.010, 0.030

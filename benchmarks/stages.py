@@ -20,9 +20,9 @@ from ruamel.yaml import YAML
 
 from benchmarks.epoch import BY_HAND
 from benchmarks.measure import Row, interleaved, row, seconds
-from cifar2 import hardware, training
 from cifar2.errors import UserError
 from cifar2.params import Params
+from cifar2.training import hardware, loop
 from tools.repro import shares
 
 ROOT = Path(__file__).parent.parent
@@ -84,7 +84,7 @@ def rows(params: Params) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scratch(folder, precision="bfloat16")
-        if hardware.product_dtype("bfloat16", training.CPU) == torch.bfloat16:
+        if hardware.product_dtype("bfloat16", loop.CPU) == torch.bfloat16:
             found += _bfloat16_accuracy(folder)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
-from cifar2 import dataset, errors, files, models, params, training
-from cifar2.uncertainty import standard_error
+from cifar2 import errors, files, params
+from cifar2.dataset import splits
+from cifar2.evaluation.uncertainty import standard_error
+from cifar2.networks import classifier
+from cifar2.training import loop
 
 # isort: split
 import torch
@@ -16,13 +19,13 @@ FAMILY = "mlp_augmented"
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    val = dataset.load(Path("data/prepared/val.safetensors"))
+    val = splits.load(Path("data/prepared/val.safetensors"))
 
     def correct(name: str) -> torch.Tensor:
         """Whether each seed's model classifies each image correctly, seeds x images."""
-        card, networks, _ = models.load(Path(f"beyond/data/models/train/{name}.safetensors"))
-        images = training.examples(val, card.mean, card.std)
-        return torch.stack([training.score(n, images, card.flip_average).correct for n in networks.values()])
+        card, networks, _ = classifier.load(Path(f"beyond/data/models/train/{name}.safetensors"))
+        images = loop.examples(val, card.mean, card.std)
+        return torch.stack([loop.score(n, images, card.flip_average).correct for n in networks.values()])
 
     names = [name for name, configuration in params.load().beyond.items() if configuration.family == FAMILY]
     baseline = correct(names[0]).double()

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
-from cifar2 import dataset, errors, evaluation, figures, files, hardware, models, params
+from cifar2 import errors, files, params
+from cifar2.dataset import splits
+from cifar2.evaluation import metrics as evaluation
+from cifar2.networks import classifier
+from cifar2.report import figures
+from cifar2.training import hardware
 
 # isort: split
 import torch
@@ -26,13 +31,13 @@ def main() -> None:
     name, root = arguments.name, Path("beyond" if arguments.beyond else "")
     everything = params.load()
     hardware.fix_convolutions(everything.train.threads)
-    test = dataset.load(PREPARED / "test.safetensors")
+    test = splits.load(PREPARED / "test.safetensors")
     pairs = files.read_csv(PREPARED / "near_duplicates.csv", ())
     unseen = ~torch.isin(test.index, torch.tensor([int(pair["test_index"]) for pair in pairs]))
-    card, networks, accuracies = models.load(root / f"data/models/{name}.safetensors")
+    card, networks, accuracies = classifier.load(root / f"data/models/{name}.safetensors")
 
-    x = models.inputs(card, test.images)
-    logits = torch.stack([models.logits(network, x, card.flip_average) for network in networks.values()])
+    x = classifier.inputs(card, test.images)
+    logits = torch.stack([classifier.logits(network, x, card.flip_average) for network in networks.values()])
     correct = logits.argmax(2) == test.labels
     # What a mean over models cannot show is shown of the first: the final model, or the first of train.seeds.
     probabilities = torch.softmax(logits[0].double(), 1)
@@ -93,7 +98,7 @@ def main() -> None:
             "test_accuracy_ci95": metrics["accuracy_ci95"],
             **accuracies,
             "n_seeds": len(networks),
-            "n_parameters": models.n_parameters(next(iter(networks.values()))),
+            "n_parameters": classifier.n_parameters(next(iter(networks.values()))),
             "confusion_matrix": metrics["confusion_matrix"],
             "subsets": subsets,
         },

@@ -5,7 +5,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
-from cifar2 import dataset, errors, export, files, hardware, model_card, models, params
+from cifar2 import errors, files, params
+from cifar2.dataset import splits
+from cifar2.deploy import export, model_card
+from cifar2.networks import classifier
+from cifar2.training import hardware
 
 MODELS = Path("data/models")
 # Largest difference of two logits, relative to the largest logit.  PyTorch and onnxruntime add the same float32 numbers
@@ -17,9 +21,9 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     threads = params.load().train.threads
     hardware.fix_convolutions(threads)
-    card, networks, _ = models.load(MODELS / "final.safetensors")
+    card, networks, _ = classifier.load(MODELS / "final.safetensors")
     # Its pictures alone: what the model makes of them is known, and nothing is learned from it.
-    test = dataset.load(Path("data/prepared/test.safetensors"))
+    test = splits.load(Path("data/prepared/test.safetensors"))
     evaluated, _ = files.read_tensors(Path("data/evaluated/final.safetensors"))
     metrics = {
         name: files.read_json(Path("metrics") / path, ())

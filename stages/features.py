@@ -6,7 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
-from cifar2 import dataset, errors, hardware, params, transfer
+from cifar2 import errors, params
+from cifar2.dataset import splits as dataset
+from cifar2.networks import transfer
+from cifar2.training import hardware
 
 PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
 

@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
-from cifar2 import cifar10, dataset, duplicates, errors, figures, files, params
+from cifar2 import errors, files, params
+from cifar2.dataset import cifar10, near_duplicates
+from cifar2.dataset import splits as dataset
+from cifar2.report import figures
 
 # isort: split
 import torch
@@ -47,9 +50,9 @@ def main() -> None:
     mean, std = dataset.channel_statistics(train.images)
     # A part of the test pictures is not new: evaluate tells what the others alone give.
     test, known = splits["test"], dataset.join(train, splits["val"])
-    pairs = duplicates.find(known.images, test.images)
+    pairs = near_duplicates.find(known.images, test.images)
     title = f"{len(pairs.test)} of {len(test.labels):,} test images (left), with a near-duplicate in the training part"
-    doubtful = duplicates.Pairs(*(column[-N_PAIRS:] for column in pairs))
+    doubtful = near_duplicates.Pairs(*(column[-N_PAIRS:] for column in pairs))
     if len(pairs.test) > N_PAIRS:
         title += f"; the {N_PAIRS} least similar"
     normalised = dataset.normalise(train.images, settings.normalise.mean, settings.normalise.std)

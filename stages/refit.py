@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
-from cifar2 import checkpoint, dataset, errors, files, hardware, models, params, training
-from cifar2.progress import Progress
+from cifar2 import errors, files, params
+from cifar2.dataset import splits
+from cifar2.networks import classifier
+from cifar2.training import checkpoint, hardware, loop
+from cifar2.training.progress import Progress
 
 # isort: split
 from pydantic import TypeAdapter, ValidationError
@@ -29,15 +32,15 @@ def main() -> None:
 
     device = hardware.device(settings.device)
     folder = Path("data", configuration.input)
-    train_split, val_split = dataset.load(folder / "train.safetensors"), dataset.load(folder / "val.safetensors")
-    split = dataset.join(train_split, val_split) if refit.include_val else train_split
-    card = models.describe(name, configuration, everything, split)
+    train_split, val_split = splits.load(folder / "train.safetensors"), splits.load(folder / "val.safetensors")
+    split = splits.join(train_split, val_split) if refit.include_val else train_split
+    card = classifier.describe(name, configuration, everything, split)
     if card.convolves:
         hardware.fix_convolutions(settings.threads)
-    train = training.examples(split, card.mean, card.std, device)
+    train = loop.examples(split, card.mean, card.std, device)
     # Pictures that were learned from say nothing about new ones.
-    val = None if refit.include_val else training.examples(val_split, card.mean, card.std, device)
-    network = models.build(card.shape, refit.seed).to(device)
+    val = None if refit.include_val else loop.examples(val_split, card.mean, card.std, device)
+    network = classifier.build(card.shape, refit.seed).to(device)
     parameters = {"card": card, "configuration": configuration, "train": settings, "refit": refit}
     inputs = [folder / "train.safetensors", folder / "val.safetensors"]
     curve = []
@@ -47,26 +50,26 @@ def main() -> None:
     ):
         saved = checkpoint.Checkpoint(checkpoints / "final.safetensors", everything.checkpoints.every)
         try:
-            for epoch in training.train(network, train, val, configuration, settings, refit.seed, saved):
+            for epoch in loop.train(network, train, val, configuration, settings, refit.seed, saved):
                 curve.append(epoch)
                 progress.show(epoch)
-        except training.Diverged as reason:
+        except loop.Diverged as reason:
             raise errors.UserError(
                 f"refit of {name} diverged at {reason}; try another refit.seed in params.yaml"
             ) from None
 
         accuracies = {
-            "val_accuracy": training.score(network, val, card.flip_average).accuracy if val else None,
-            "train_accuracy": training.score(network, train, card.flip_average).accuracy,
+            "val_accuracy": loop.score(network, val, card.flip_average).accuracy if val else None,
+            "train_accuracy": loop.score(network, train, card.flip_average).accuracy,
         }
-        models.save(Path("data/models/final.safetensors"), card, {"final": network}, accuracies)
-        training.write_curves(Path("metrics/refit_curve.csv"), name, [curve])
+        classifier.save(Path("data/models/final.safetensors"), card, {"final": network}, accuracies)
+        loop.write_curves(Path("metrics/refit_curve.csv"), name, [curve])
         files.write_json(
             Path("metrics/refit.json"),
             {
                 "config": name,
                 **accuracies,
-                "kept_epoch": [training.kept_epoch(curve, configuration)],
+                "kept_epoch": [loop.kept_epoch(curve, configuration)],
                 "trained_on": ["train", "val"] if refit.include_val else ["train"],
             },
         )

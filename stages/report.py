@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
-from cifar2 import charts, errors, figures, files, model_card, models, params, report
+from cifar2 import errors, files, params
+from cifar2.deploy import model_card
+from cifar2.networks import classifier
+from cifar2.report import charts, figures, page
 
 # isort: split
 import altair as alt
@@ -54,14 +57,14 @@ def main() -> None:
         "mlp": families["mlp"],
         "ranking": ranking,
         "diverged": sorted(set(settings.configs) - {row["name"] for row in ranking}),
-        "reason": report.reason(ranking),
-        "kind": model_card.kind(models.load(Path("data/models/final.safetensors"))[0]),
+        "reason": page.reason(ranking),
+        "kind": model_card.kind(classifier.load(Path("data/models/final.safetensors"))[0]),
         "five": five,
         "n_near": sum(row["val_accuracy"] >= best["val_accuracy"] - best["val_accuracy_se"] for row in five),
-        "steps": report.steps(families),
+        "steps": page.steps(families),
         "n_mistakes": len(tensors["mistakes"]),
-        "mistakes": report.mistakes(tensors, about["classes"], N_MISTAKES),
-        "pictures": {name: report.picture(FIGURES / f"{name}.png") for name in ("samples", "near_duplicates")},
+        "mistakes": page.mistakes(tensors, about["classes"], N_MISTAKES),
+        "pictures": {name: page.picture(FIGURES / f"{name}.png") for name in ("samples", "near_duplicates")},
     }
     drawn: dict[str, alt.Chart | alt.LayerChart] = {
         "classes": charts.class_balance(prepare["class_counts"]),
@@ -76,8 +79,8 @@ def main() -> None:
     }
     # Everything is read: what is written now is written whole.
     figures.write(FIGURES / "first_layer.png", units)
-    facts["pictures"]["first_layer"] = report.picture(FIGURES / "first_layer.png")
-    files.write(METRICS / "report.html", report.render(facts, drawn))
+    facts["pictures"]["first_layer"] = page.picture(FIGURES / "first_layer.png")
+    files.write(METRICS / "report.html", page.render(facts, drawn))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -86,7 +89,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def first_layer() -> "Figure":
     """The units of MyNet with the largest weights."""
-    card, networks, _ = models.load(Path("data/models/mlp.safetensors"))
+    card, networks, _ = classifier.load(Path("data/models/mlp.safetensors"))
     weights = next(next(iter(networks.values())).parameters()).detach()
     largest = weights.norm(dim=1).argsort(descending=True, stable=True)[:N_UNITS]
     return figures.first_layer(weights[largest].view(-1, 3, 32, 32), f"{card.configuration}, the first layer")

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
-from cifar2 import checkpoint, dataset, errors, figures, files, params, space, trial
+from cifar2 import errors, files, params
+from cifar2.dataset import splits as dataset
+from cifar2.report import figures
+from cifar2.sweep import space, trial
+from cifar2.training import checkpoint
 
 # Outside of what DVC knows, which deletes the outputs of a stage before it runs.
 FOLDER = Path(".sweep")
@@ -37,12 +41,12 @@ def main() -> None:
     print(f"{len(by_key)} trials, of which {len(waiting)} are to be run", flush=True)
     if waiting:
         try:
-            from cifar2 import sweep
+            from cifar2.sweep import cluster
         except ModuleNotFoundError as error:
             raise errors.UserError(f"no {error.name} here; `make install` gets all that the sweep needs") from error
         splits = dataset.load(inputs[0]), dataset.load(inputs[1])
         trials = trial.Trials(everything.model_copy(update={"train": train}), *splits, waiting)
-        sweep.run(
+        cluster.run(
             list(waiting),
             trials.run,
             {"cpu": 1 if base.model == "mlp" else train.threads, "gpu": int(train.device == "cuda")},

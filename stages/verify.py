@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
-from cifar2 import dataset, errors, figures, files, gradcheck, params, sgdcheck
+from cifar2 import errors, files, gradcheck, params, sgdcheck
+from cifar2.dataset import splits
 from cifar2.mynet import MyNet
+from cifar2.report import figures
 
 # isort: split
 import torch
@@ -26,8 +28,8 @@ def main() -> None:
     torch.set_num_threads(1)  # the last digit of a sum over a million numbers depends on how many threads share it
     everything = params.load()
     settings = everything.verify
-    split = dataset.load(TRAIN)
-    x = dataset.normalise(split.images[:512], everything.normalise.mean, everything.normalise.std).flatten(1)
+    split = splits.load(TRAIN)
+    x = splits.normalise(split.images[:512], everything.normalise.mean, everything.normalise.std).flatten(1)
     y = split.labels[:512]
     n_l = (x.shape[1], *everything.train.hidden, len(split.classes))
     activation = everything.train.activation

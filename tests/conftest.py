@@ -22,7 +22,9 @@ import torch
 import yaml
 from hypothesis import HealthCheck, configuration, settings
 
-from cifar2 import dataset, figures, files, params
+from cifar2 import files, params
+from cifar2.dataset import splits
+from cifar2.report import figures
 from tests.clone import ROOT, new_clone, read, run
 
 SIZES = {"train": 60, "val": 24, "test": 30}
@@ -53,16 +55,16 @@ settings.load_profile("cifar2")
 configuration.set_hypothesis_home_dir(ROOT / ".pytest_cache/hypothesis")
 
 
-def random_split(n: int, seed: int, classes: tuple[str, ...] = ("airplane", "bird")) -> dataset.Split:
+def random_split(n: int, seed: int, classes: tuple[str, ...] = ("airplane", "bird")) -> splits.Split:
     """Random pictures whose brightness tells the class, so that a network can learn it."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(len(classes), (n,), generator=generator)
     noise = torch.randint(0, 100, (n, 3, 32, 32), generator=generator)
     images = (noise + 120 * labels.view(-1, 1, 1, 1) // (len(classes) - 1)).to(torch.uint8)
-    return dataset.Split(images, labels, torch.arange(n), classes)
+    return splits.Split(images, labels, torch.arange(n), classes)
 
 
-def random_features(split: dataset.Split, made_by: params.Features, seed: int) -> dataset.Split:
+def random_features(split: splits.Split, made_by: params.Features, seed: int) -> splits.Split:
     """Random features for the pictures of ``split``, whose values tell the class."""
     noise = torch.randn(len(split.labels), N_FEATURES, generator=torch.Generator().manual_seed(seed))
     return replace(split, images=0.5 * noise + split.labels.view(-1, 1), features=made_by)
@@ -99,9 +101,9 @@ class Project:
         made_by = params.Features(**self.params["features"])
         for seed, (name, n) in enumerate(SIZES.items()):
             split = random_split(n, seed)
-            dataset.save(folder / f"data/prepared/{name}.safetensors", split)
+            splits.save(folder / f"data/prepared/{name}.safetensors", split)
             if name != "test":
-                dataset.save(folder / f"data/features/{name}.safetensors", random_features(split, made_by, seed))
+                splits.save(folder / f"data/features/{name}.safetensors", random_features(split, made_by, seed))
         (folder / "data/prepared/near_duplicates.csv").write_text(NEAR_DUPLICATES)
 
     def write_params(self) -> None:
@@ -248,9 +250,9 @@ def to_report(evaluated: Project, run_stage: Callable[..., None], once: Callable
             files.write(Path(f"metrics/figures/{name}.png"), picture)
         # Brighter and brighter, whatever the class: it is more and less sure, and right and wrong.
         path = Path("data/prepared/test.safetensors")
-        test = dataset.load(path)
+        test = splits.load(path)
         brightness = torch.linspace(0, 255, SIZES["test"]).to(torch.uint8).view(-1, 1, 1, 1)
-        dataset.save(path, replace(test, images=brightness.expand_as(test.images).contiguous()))
+        splits.save(path, replace(test, images=brightness.expand_as(test.images).contiguous()))
         run_stage("evaluate.py", "final")
 
     return once("to_report", evaluated, do)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar2.augment import augment
+from cifar2.dataset.augment import augment
 from cifar2.inplace import ACTIVATIONS, InPlace
 from cifar2.mynet import ACTIVATIONS as REFERENCE
 from cifar2.mynet import MyNet, backpropagation, gradients, smoothed

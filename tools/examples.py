@@ -6,7 +6,9 @@ A file is named after its image's class.
 import argparse
 from pathlib import Path
 
-from cifar2 import dataset, errors, figures, files
+from cifar2 import errors, files
+from cifar2.dataset import splits
+from cifar2.report import figures
 
 N = 3
 
@@ -15,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where to save them")
     folder = parser.parse_args().folder
-    val = dataset.load(Path("data/prepared/val.safetensors"))
+    val = splits.load(Path("data/prepared/val.safetensors"))
     images = {
         folder / f"{name}{number}.png": image
         for label, name in enumerate(val.classes)

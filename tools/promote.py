@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
-from cifar2 import errors, files, params, space
+from cifar2 import errors, files, params
+from cifar2.sweep import space
 
 PARAMS, TABLE = Path("params.yaml"), Path("metrics/sweep.csv")
 

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cifar2 import errors, params, selection
+from cifar2 import errors, params
+from cifar2.evaluation import selection
 
 README = Path("README.md")
 TABLES = re.compile(r"(<!-- (claims|results) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -1,7 +1,7 @@
 """Watch what is training now, a line for each seed, until Ctrl-C: ``make watch``.
 
-It reads the curves that training keeps in ``dvclive/`` while it runs (see ``cifar2.progress``), so that it costs the
-training nothing.  Into a file or a pipe it prints once.
+It reads the curves that training keeps in ``dvclive/`` while it runs (see ``cifar2.training.progress``), so that it
+costs the training nothing.  Into a file or a pipe it prints once.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from cifar2.progress import LIVE
+from cifar2.training.progress import LIVE
 from tools.exps import table
 
 METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar2 import dataset, models
-from cifar2.uncertainty import standard_error
+from cifar2.dataset import splits
+from cifar2.evaluation.uncertainty import standard_error
+from cifar2.networks import classifier
 from tests.conftest import small
 
 TABLE = Path("beyond/metrics/ablation.csv")
@@ -38,11 +39,11 @@ def table():
 
 
 def correct(path, flip_average=None):
-    val = dataset.load(Path("data/prepared/val.safetensors"))
-    x = dataset.normalise(val.images, [0.5] * 3, [0.5] * 3)
-    card, networks, _ = models.load(Path(path))
+    val = splits.load(Path("data/prepared/val.safetensors"))
+    x = splits.normalise(val.images, [0.5] * 3, [0.5] * 3)
+    card, networks, _ = classifier.load(Path(path))
     average = card.flip_average if flip_average is None else flip_average
-    answers = [models.logits(network, x, average).argmax(1) for network in networks.values()]
+    answers = [classifier.logits(network, x, average).argmax(1) for network in networks.values()]
     return torch.stack([answer == val.labels for answer in answers]).double()
 
 
@@ -67,8 +68,8 @@ def test_each_configuration_answers_with_or_without_mirror_images_as_it_was_made
     noise = torch.randint(100, (600, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     images = (noise + torch.linspace(0, 155, 600).view(-1, 1, 1, 1)).to(torch.uint8)
     labels = torch.arange(600) % 2
-    dataset.save(
-        Path("data/prepared/val.safetensors"), dataset.Split(images, labels, torch.arange(600), ("airplane", "bird"))
+    splits.save(
+        Path("data/prepared/val.safetensors"), splits.Split(images, labels, torch.arange(600), ("airplane", "bird"))
     )
     whole = Path("beyond/data/models/train/baseline.safetensors")
     other = Path("beyond/data/models/train/without_average.safetensors")

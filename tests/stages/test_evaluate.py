@@ -7,9 +7,13 @@ import pytest
 import torch
 from sklearn.metrics import auc, roc_auc_score
 
-from cifar2 import dataset, evaluation, files, hardware, models, transfer
-from cifar2.evaluation import accuracy_interval
-from cifar2.uncertainty import standard_error
+from cifar2 import files
+from cifar2.dataset import splits
+from cifar2.evaluation import metrics as evaluation
+from cifar2.evaluation.metrics import accuracy_interval
+from cifar2.evaluation.uncertainty import standard_error
+from cifar2.networks import classifier, transfer
+from cifar2.training import hardware
 from tests.conftest import EVALUATED, NEAR_DUPLICATES, SIZES
 from tests.stages.test_select_model import wins
 
@@ -27,7 +31,7 @@ def logits(network, card, split):
     if card.features:
         x = transfer.features(split.images, "efficientnet_lite0", 32, flip_average=False)
     else:
-        x = dataset.normalise(split.images, [0.5] * 3, [0.5] * 3)
+        x = splits.normalise(split.images, [0.5] * 3, [0.5] * 3)
     with torch.no_grad():
         return (network(x) + network(x.flip(-1))) / 2 if card.flip_average else network(x)
 
@@ -39,8 +43,8 @@ def predictions(network, card, split):
 @OF_EACH
 def test_its_numbers_are_those_of_the_models_on_the_test_split(evaluated, name):
     found = metrics(name)
-    test = dataset.load(Path("data/prepared/test.safetensors"))
-    card, networks, _ = models.load(Path(f"data/models/{name}.safetensors"))
+    test = splits.load(Path("data/prepared/test.safetensors"))
+    card, networks, _ = classifier.load(Path(f"data/models/{name}.safetensors"))
     predicted = torch.stack([predictions(network, card, test) for network in networks.values()])
     correct = predicted == test.labels
     by_seed = correct.double().mean(1)
@@ -59,14 +63,14 @@ def test_its_numbers_are_those_of_the_models_on_the_test_split(evaluated, name):
     assert high == pytest.approx(min(1.0, by_seed.mean().item() + 1.96 * standard_error(correct)))
     counts = [[int((predicted[0][test.labels == t] == p).sum()) for p in (0, 1)] for t in (0, 1)]
     assert found["confusion_matrix"] == counts
-    assert found["n_parameters"] == models.n_parameters(next(iter(networks.values())))
+    assert found["n_parameters"] == classifier.n_parameters(next(iter(networks.values())))
 
 
 @OF_EACH
 def test_what_test_pictures_that_are_no_near_duplicates_give_is_told_apart(evaluated, name):
     found = metrics(name)["subsets"][1]
-    test = dataset.load(Path("data/prepared/test.safetensors"))
-    card, networks, _ = models.load(Path(f"data/models/{name}.safetensors"))
+    test = splits.load(Path("data/prepared/test.safetensors"))
+    card, networks, _ = classifier.load(Path(f"data/models/{name}.safetensors"))
     unseen = [i for i in range(SIZES["test"]) if test.index[i] not in KNOWN]
     correct = torch.stack([predictions(n, card, test) == test.labels for n in networks.values()])[:, unseen]
     assert (found["images"], found["n"]) == ("without near-duplicates", SIZES["test"] - 3)
@@ -78,8 +82,8 @@ def test_what_test_pictures_that_are_no_near_duplicates_give_is_told_apart(evalu
 
 def test_near_duplicates_are_named_by_their_official_place_not_by_that_in_the_split(selected, run_stage):
     path = Path("data/prepared/test.safetensors")
-    test = dataset.load(path)
-    dataset.save(path, replace(test, index=test.index + 100))
+    test = splits.load(path)
+    splits.save(path, replace(test, index=test.index + 100))
     run_stage("evaluate.py", "mlp")
     assert metrics("mlp")["subsets"][1]["n"] == SIZES["test"]
     lines = NEAR_DUPLICATES.splitlines()
@@ -93,12 +97,12 @@ def test_near_duplicates_are_named_by_their_official_place_not_by_that_in_the_sp
 def test_an_average_over_mirror_images_is_taken_where_the_configuration_says_so(selected, run_stage):
     """On pictures that tell nothing of their class, where the least change of an answer moves the ROC AUC."""
     path = Path("data/prepared/test.safetensors")
-    test = dataset.load(path)
+    test = splits.load(path)
     noise = torch.randint(256, test.images.shape, generator=torch.Generator().manual_seed(0))
     test = replace(test, images=noise.to(torch.uint8))
-    dataset.save(path, test)
+    splits.save(path, test)
     run_stage("evaluate.py", "mlp_augmented")
-    card, networks, _ = models.load(Path("data/models/mlp_augmented.safetensors"))
+    card, networks, _ = classifier.load(Path("data/models/mlp_augmented.safetensors"))
     averaged, plain = (
         roc_auc_score(
             test.labels, logits(networks["seed0"], card.model_copy(update={"flip_average": flip}), test).diff()
@@ -136,8 +140,8 @@ def test_the_predictions_for_dvcs_confusion_plot_agree_with_the_matrix(evaluated
 @OF_EACH
 def test_what_it_found_on_each_picture_is_kept_and_gives_its_numbers(evaluated, name):
     found = metrics(name)
-    test = dataset.load(Path("data/prepared/test.safetensors"))
-    card, networks, _ = models.load(Path(f"data/models/{name}.safetensors"))
+    test = splits.load(Path("data/prepared/test.safetensors"))
+    card, networks, _ = classifier.load(Path(f"data/models/{name}.safetensors"))
     kept, about = files.read_tensors(Path(f"data/evaluated/{name}.safetensors"))
     assert about == {"config": card.configuration, "classes": list(test.classes)}
     assert kept["logits"].shape == (len(networks), SIZES["test"], 2)
@@ -157,8 +161,8 @@ def test_what_it_found_on_each_picture_is_kept_and_gives_its_numbers(evaluated, 
 def mistaken(selected, run_stage):
     """The project after ``evaluate`` of a final model that is right about the first pictures only."""
     path = Path("data/prepared/test.safetensors")
-    test = dataset.load(path)
-    dataset.save(path, replace(test, labels=torch.cat([test.labels[:4], 1 - test.labels[4:]])))
+    test = splits.load(path)
+    splits.save(path, replace(test, labels=torch.cat([test.labels[:4], 1 - test.labels[4:]])))
     run_stage("evaluate.py", "final")
     return selected
 
@@ -258,8 +262,8 @@ def test_what_was_selected_with_beyond_is_measured_and_written_there(trained, ru
 
 def test_one_seed_has_no_spread(selected, run_stage):
     path = Path("data/models/mlp.safetensors")
-    card, seeds, accuracies = models.load(path)
-    models.save(path, card, {"seed0": seeds["seed0"]}, accuracies)
+    card, seeds, accuracies = classifier.load(path)
+    classifier.save(path, card, {"seed0": seeds["seed0"]}, accuracies)
     run_stage("evaluate.py", "mlp")
     assert metrics("mlp")["subsets"][0]["seeds_std"] is None
 

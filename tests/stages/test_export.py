@@ -6,7 +6,11 @@ import onnx
 import pytest
 import torch
 
-from cifar2 import dataset, export, files, hardware, models
+from cifar2 import files
+from cifar2.dataset import splits
+from cifar2.deploy import export
+from cifar2.networks import classifier
+from cifar2.training import hardware
 from tests.conftest import SIZES
 
 MODEL, PAGE = "data/models/final.onnx", "data/models/final.md"
@@ -52,7 +56,7 @@ def answered_otherwise(change):
 
 
 def test_the_model_that_it_writes_answers_as_the_final_model_did_on_the_test_images(exported):
-    test = dataset.load(Path("data/prepared/test.safetensors"))
+    test = splits.load(Path("data/prepared/test.safetensors"))
     evaluated, _ = files.read_tensors(EVALUATED)
     found = export.run(Path(MODEL).read_bytes(), test.images, threads=1)
     assert (found - evaluated["logits"][0]).abs().max() <= 1e-5 * evaluated["logits"].abs().max()
@@ -66,7 +70,7 @@ def test_any_program_can_open_it_and_finds_the_classes(exported):
 
 
 def test_its_card_tells_of_this_model(exported):
-    card, _, _ = models.load(Path("data/models/final.safetensors"))
+    card, _, _ = classifier.load(Path("data/models/final.safetensors"))
     final = json.loads(Path("metrics/evaluate/final.json").read_text())
     page = Path(PAGE).read_text()
     assert f"`{card.configuration}`" in page

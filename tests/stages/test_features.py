@@ -3,7 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar2 import dataset, hardware, params, transfer
+from cifar2 import params
+from cifar2.dataset import splits as dataset
+from cifar2.networks import transfer
+from cifar2.training import hardware
 
 PARTS = ("train", "val")
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cifar2 import cifar10, dataset, figures
+from cifar2.dataset import cifar10
+from cifar2.dataset import splits as dataset
+from cifar2.report import figures
 
 RNG = np.random.default_rng(0)
 DATA = cifar10.Cifar10(

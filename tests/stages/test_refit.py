@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar2 import hardware, models
+from cifar2.networks import classifier
+from cifar2.training import hardware
 from tests.stages.test_select_model import wins
 
 OF_EACH_KIND = pytest.mark.parametrize("name", ["fine", "augmented", "convolutional", "linear"])
@@ -20,14 +21,14 @@ def test_the_final_model_is_new_and_of_the_best_configuration_of_all(trained, ru
     wins(name)
     run_stage("select_model.py")
     run_stage("refit.py")
-    card, final, accuracies = models.load(Path("data/models/final.safetensors"))
+    card, final, accuracies = classifier.load(Path("data/models/final.safetensors"))
     assert card.configuration == refit()["config"] == name
     assert refit()["trained_on"] == ["train"]
     assert 0 <= refit()["val_accuracy"] <= 1
     assert refit()["kept_epoch"] == [2]
     assert accuracies == {key: refit()[key] for key in ("val_accuracy", "train_accuracy")}
     family = trained.params["configs"][name]["family"]
-    chosen, seeds, _ = models.load(Path(f"data/models/{family}.safetensors"))
+    chosen, seeds, _ = classifier.load(Path(f"data/models/{family}.safetensors"))
     assert card == chosen
     weights = {key: next(network.parameters()) for key, network in (seeds | final).items()}
     for key in seeds:
@@ -42,8 +43,8 @@ def test_it_is_trained_as_the_configuration_was_but_for_the_seed(trained, run_st
     trained.params["train"]["seeds"], trained.params["refit"]["seed"] = [7], 1
     trained.write_params()
     run_stage("refit.py")
-    _, final, _ = models.load(Path("data/models/final.safetensors"))
-    _, seeds, _ = models.load(Path(f"data/models/train/{name}.safetensors"))
+    _, final, _ = classifier.load(Path("data/models/final.safetensors"))
+    _, seeds, _ = classifier.load(Path(f"data/models/train/{name}.safetensors"))
     pairs = zip(final["final"].state_dict().values(), seeds["seed1"].state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -99,7 +100,7 @@ def test_it_can_learn_from_the_validation_images_and_then_claims_no_validation_a
     run_stage("refit.py")
     assert refit()["trained_on"] == ["train", "val"]
     assert refit()["val_accuracy"] is None
-    assert models.load(Path("data/models/final.safetensors"))[2]["val_accuracy"] is None
+    assert classifier.load(Path("data/models/final.safetensors"))[2]["val_accuracy"] is None
 
 
 def stopping_early(trained, run_stage):

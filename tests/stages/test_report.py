@@ -8,7 +8,12 @@ import pytest
 import torch
 import yaml
 
-from cifar2 import dataset, figures, files, model_card, models, report
+from cifar2 import files
+from cifar2.dataset import splits
+from cifar2.deploy import model_card
+from cifar2.networks import classifier
+from cifar2.report import figures
+from cifar2.report import page as report
 from tests.conftest import ROOT, SIZES, random_split
 
 PAGE, LAYER = Path("metrics/report.html"), Path("metrics/figures/first_layer.png")
@@ -174,7 +179,7 @@ def test_a_configuration_that_diverged_is_named(to_report, run_stage):
 
 
 def test_what_kind_the_final_model_is_stands_at_the_top(reported):
-    card, _, _ = models.load(Path("data/models/final.safetensors"))
+    card, _, _ = classifier.load(Path("data/models/final.safetensors"))
     assert f"selected by its validation results: {card.configuration}, {model_card.kind(card)}. It was" in page().text
 
 
@@ -260,7 +265,7 @@ def test_the_first_layer_is_that_of_the_best_perceptron_the_largest_units_first(
     monkeypatch.setattr(figures, "first_layer", lambda *arguments: drawn.append(arguments) or real(*arguments))
     run_stage("report.py")
     ((units, title),) = drawn
-    card, networks, _ = models.load(Path("data/models/mlp.safetensors"))
+    card, networks, _ = classifier.load(Path("data/models/mlp.safetensors"))
     weights = next(networks["seed0"].parameters())
     assert title == f"{card.configuration}, the first layer"
     assert units.shape == (8, 3, 32, 32)
@@ -343,11 +348,11 @@ def test_a_best_of_the_five_that_stands_alone_is_told_as_one(to_report, run_stag
 def test_three_classes_work_too(to_report, run_stage):
     classes = ("airplane", "bird", "cat")
     path = Path("data/models/final.safetensors")
-    card, _, accuracies = models.load(path)
-    shape = models.MyNetShape(n_l=(3072, 8, 3), activation="relu")
+    card, _, accuracies = classifier.load(path)
+    shape = classifier.MyNetShape(n_l=(3072, 8, 3), activation="relu")
     card = card.model_copy(update={"shape": shape, "features": None, "classes": classes})
-    models.save(path, card, {"final": models.build(shape, seed=0)}, accuracies)
-    dataset.save(Path("data/prepared/test.safetensors"), random_split(SIZES["test"], 2, classes))
+    classifier.save(path, card, {"final": classifier.build(shape, seed=0)}, accuracies)
+    splits.save(Path("data/prepared/test.safetensors"), random_split(SIZES["test"], 2, classes))
     run_stage("evaluate.py", "final")
     run_stage("report.py")
     found = page()

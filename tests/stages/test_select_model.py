@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cifar2 import params, selection
+from cifar2 import params
+from cifar2.evaluation import selection
 from tests.conftest import SIZES
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cifar2 import sweep
+from cifar2.sweep import cluster
 from tests.clone import read
 from tests.conftest import ROOT
 
@@ -24,7 +24,7 @@ def ran(monkeypatch):
             finished(key, last.outcome)
             found.append(key)
 
-    monkeypatch.setattr(sweep, "run", run)
+    monkeypatch.setattr(cluster, "run", run)
     return found
 
 
@@ -65,8 +65,8 @@ def test_the_files_are_the_same_in_whatever_order_trials_end(project, run_stage,
     run_stage("sweep.py")
     before = {name: content for name, content in project.snapshot().items() if name.startswith("metrics")}
     shutil.rmtree(".sweep")
-    reverse = sweep.run
-    monkeypatch.setattr(sweep, "run", lambda keys, *rest: reverse(list(keys)[::-1], *rest))
+    reverse = cluster.run
+    monkeypatch.setattr(cluster, "run", lambda keys, *rest: reverse(list(keys)[::-1], *rest))
     run_stage("sweep.py")
     assert ran == [*ran[:3], *ran[:3][::-1]]
     assert {name: project.snapshot()[name] for name in before} == before
@@ -84,8 +84,8 @@ def test_a_resumed_sweep_starts_from_the_best_finished_trial(project, run_stage,
     again(project, ran, run_stage, space={"lr": {"grid": [1e30, 1e-4, 0.1]}}, trials=3)
     best = max(float(row["val_accuracy"] or 0) for row in table())
     found = []
-    run = sweep.run
-    monkeypatch.setattr(sweep, "run", lambda *arguments: (found.append(arguments[-1]), run(*arguments)))
+    run = cluster.run
+    monkeypatch.setattr(cluster, "run", lambda *arguments: (found.append(arguments[-1]), run(*arguments)))
     again(project, ran, run_stage, space={"lr": {"grid": [1e30, 1e-4, 0.1, 1e-5]}}, trials=4)
     assert found == [best]
     assert best > 0
@@ -97,7 +97,7 @@ def finish(followed, score, stopped=None):
 
 
 def test_the_best_accuracy_shown_is_that_of_the_tables_first_row(capsys):
-    followed = sweep._Finished(lambda *_: None, 4, 0.8)
+    followed = cluster._Finished(lambda *_: None, 4, 0.8)
     finish(followed, 0.7)
     finish(followed, 0.9, stopped=5)
     finish(followed, 0.85)
@@ -112,7 +112,7 @@ def test_the_best_accuracy_shown_is_that_of_the_tables_first_row(capsys):
 @pytest.mark.parametrize("columns", [60, 80])
 def test_the_best_accuracy_is_seen_on_a_narrow_terminal(terminal, columns):
     lines = terminal(columns)
-    followed = sweep._Finished(lambda *_: None, 48, 0.0)
+    followed = cluster._Finished(lambda *_: None, 48, 0.0)
     finish(followed, 0.875)
     followed.bar.close()
     last = lines()[-1]
@@ -135,17 +135,17 @@ def test_other_data_and_other_parameters_of_training_make_it_another_one(project
 
 
 def test_an_interrupted_trial_leaves_the_finished_ones(project, run_stage, ran, monkeypatch):
-    whole = sweep.run
+    whole = cluster.run
 
     def killed(keys, *rest):
         whole(list(keys)[:2], *rest)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "run", killed)
+    monkeypatch.setattr(cluster, "run", killed)
     with pytest.raises(SystemExit):
         run_stage("sweep.py")
     assert not Path("metrics").exists()
-    monkeypatch.setattr(sweep, "run", whole)
+    monkeypatch.setattr(cluster, "run", whole)
     assert again(project, ran, run_stage) == 1
 
 
@@ -193,8 +193,8 @@ def test_a_base_that_learns_from_features_is_swept_too(project, run_stage, ran):
 
 
 def test_without_ray_it_says_how_to_get_it(project, fails_with, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cifar2.sweep", None)
-    monkeypatch.delattr("cifar2.sweep")
+    monkeypatch.setitem(sys.modules, "cifar2.sweep.cluster", None)
+    monkeypatch.delattr("cifar2.sweep.cluster")
     assert "`make install`" in fails_with("sweep.py")
 
 

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from cifar2 import dataset, hardware, models, params
+from cifar2 import params
+from cifar2.dataset import splits
+from cifar2.networks import classifier
+from cifar2.training import hardware
 from tests.conftest import N_FEATURES, ROOT
 
 KINDS = {
-    "fine": models.MyNetShape(n_l=(3072, 8, 8, 2), activation="relu"),
-    "augmented": models.MyNetShape(n_l=(3072, 8, 8, 2), activation="relu", dropout=0.2),
-    "convolutional": models.CnnShape(channels=(4, 8), n_classes=2, dropout=0.0),
-    "linear": models.MyNetShape(n_l=(N_FEATURES, 2), activation="relu"),
+    "fine": classifier.MyNetShape(n_l=(3072, 8, 8, 2), activation="relu"),
+    "augmented": classifier.MyNetShape(n_l=(3072, 8, 8, 2), activation="relu", dropout=0.2),
+    "convolutional": classifier.CnnShape(channels=(4, 8), n_classes=2, dropout=0.0),
+    "linear": classifier.MyNetShape(n_l=(N_FEATURES, 2), activation="relu"),
 }
 OF_EACH_KIND = pytest.mark.parametrize("name", KINDS)
 
@@ -38,7 +41,7 @@ def test_it_writes_models_curves_and_metrics_of_every_seed(project, run_stage, n
     before = set(project.snapshot())
     run_stage("train.py", name)
     assert set(project.snapshot()) - before == outputs(name)
-    card, networks, accuracies = models.load(Path(f"data/models/train/{name}.safetensors"))
+    card, networks, accuracies = classifier.load(Path(f"data/models/train/{name}.safetensors"))
     assert (card.configuration, card.shape, card.classes) == (name, KINDS[name], ("airplane", "bird"))
     assert list(networks) == ["seed0", "seed1"]
     with Path(f"metrics/curves/{name}.csv").open() as file:
@@ -49,7 +52,7 @@ def test_it_writes_models_curves_and_metrics_of_every_seed(project, run_stage, n
     assert found["diverged"] is None
     assert found["n_seeds"] == 2
     assert found["kept_epoch"] == [2, 2]
-    assert found["n_parameters"] == models.n_parameters(networks["seed0"])
+    assert found["n_parameters"] == classifier.n_parameters(networks["seed0"])
     assert found["val_accuracy"] == pytest.approx(sum(float(r["val_accuracy"]) for r in rows[1::2]) / 2)
     assert accuracies == {key: found[key] for key in ("val_accuracy", "train_accuracy")}
 
@@ -57,12 +60,12 @@ def test_it_writes_models_curves_and_metrics_of_every_seed(project, run_stage, n
 @OF_EACH_KIND
 def test_the_accuracies_are_those_of_the_models(project, run_stage, name):
     run_stage("train.py", name)
-    card, networks, _ = models.load(Path(f"data/models/train/{name}.safetensors"))
+    card, networks, _ = classifier.load(Path(f"data/models/train/{name}.safetensors"))
     for part in ("val", "train"):
-        split = dataset.load(Path("data", project.params["configs"][name]["input"], f"{part}.safetensors"))
-        x = split.images if card.features else dataset.normalise(split.images, card.mean, card.std)
+        split = splits.load(Path("data", project.params["configs"][name]["input"], f"{part}.safetensors"))
+        x = split.images if card.features else splits.normalise(split.images, card.mean, card.std)
         right = [
-            (models.logits(network, x, card.flip_average).argmax(1) == split.labels).double().mean().item()
+            (classifier.logits(network, x, card.flip_average).argmax(1) == split.labels).double().mean().item()
             for network in networks.values()
         ]
         assert metrics(name)[f"{part}_accuracy"] == pytest.approx(sum(right) / 2)
@@ -71,7 +74,9 @@ def test_the_accuracies_are_those_of_the_models(project, run_stage, name):
 def test_the_card_says_what_makes_features_and_whether_to_average(project, run_stage):
     for name in ("linear", "augmented"):
         run_stage("train.py", name)
-    linear, augmented = (models.load(Path(f"data/models/train/{n}.safetensors"))[0] for n in ("linear", "augmented"))
+    linear, augmented = (
+        classifier.load(Path(f"data/models/train/{n}.safetensors"))[0] for n in ("linear", "augmented")
+    )
     assert linear.features == params.Features(**project.params["features"])
     assert not linear.flip_average
     assert augmented.features is None

@@ -1,0 +1,1 @@
+"""The final model outside of the pipeline: ONNX, model card, the command `cifar2`."""

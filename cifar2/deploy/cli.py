@@ -1,0 +1,189 @@
+"""The command ``cifar2``: predict the class of any image with a trained model."""
+
+import argparse
+import json
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors
+import torch
+
+from cifar2 import errors
+from cifar2.dataset import image_file
+from cifar2.networks import classifier
+
+PROJECT = Path(__file__).parents[2]
+FINAL = Path("data/models/final.safetensors")
+URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+# What `python -m cifar2.deploy.cli` would do, also where PYTHONSAFEPATH is set.
+MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cifar2.deploy.cli import main; main()"
+
+
+def main() -> None:
+    errors.run(_main)
+
+
+def _main() -> None:
+    here = Path.cwd()
+    around = (folder for folder in (here, *here.parents) if os.path.exists(folder / "cifar2/deploy/cli.py"))  # noqa: PTH110 (as below)
+    checkout = next(around, PROJECT)
+    if not PROJECT.samefile(checkout):
+        # The command belongs to the environment, which may be another checkout's; code and model are of this one.
+        os.execv(sys.executable, [sys.executable, "-c", MAIN, str(checkout), *sys.argv[1:]])  # noqa: S606
+    parser = argparse.ArgumentParser(prog="cifar2", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    predict_ = commands.add_parser(
+        "predict", help="predict the class of images", description="Predict the class of images."
+    )
+    predict_.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="a file that Pillow decodes; a folder, for the image files in it; or -, for standard input",
+    )
+    predict_.add_argument("--model", help=f"a file of data/models/ (default: the project's {FINAL})")
+    predict_.add_argument("--json", action="store_true", help="print a JSON array, one object an image")
+    arguments = parser.parse_args()
+    predict(arguments.images, arguments.model, arguments.json)
+
+
+def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
+    """Print the class of each image, with its probability; of a file with several models, with their mean.
+
+    An image that cannot be read is named on stderr, the others are predicted, and the exit code is 1.
+
+    Args:
+        names: of image files, of folders for the image files in them, or ``-`` for standard input.
+        model: the name of the model's file; without it, the final model of the project.
+        as_json: whether to print JSON.
+
+    Raises:
+        UserError: the model is missing, damaged or none, or its training diverged.
+    """
+    path = _model(model)
+    card, networks, _ = classifier.load(path)
+    if not networks:
+        raise errors.UserError(f"{path} holds no model: training {card.configuration} diverged")
+    paths, failed = _expanded(names)
+    readable, images = [], []
+    for path in paths:
+        try:
+            images.append(image_file.read(path))
+            readable.append(path)
+        except errors.UserError as error:
+            failed = True
+            _report(f"error: {error}")
+    predictions = []
+    if images:
+        x = classifier.inputs(card, torch.stack(images))
+        by_model = [classifier.probabilities(network, x, card.flip_average) for network in networks.values()]
+        predictions = torch.stack(by_model).mean(0).tolist()
+    found = [
+        {
+            "picture": str(path),
+            "class": card.classes[probabilities.index(max(probabilities))],
+            "probability": max(probabilities),
+            "probabilities": dict(zip(card.classes, probabilities, strict=True)),
+        }
+        for path, probabilities in zip(readable, predictions, strict=True)
+    ]
+    if as_json:
+        _print(json.dumps(found, indent=2) + "\n")
+    else:
+        width = max(map(len, card.classes))
+        lines = [f"{p['class']:{width}}  {p['probability']:7.2%}  {_printable(p['picture'])}\n" for p in found]
+        _print("".join(lines))
+    if failed:
+        sys.exit(1)
+
+
+def _model(name: str | None) -> Path:
+    """The file of a model.
+
+    Raises:
+        UserError: it cannot be one.
+    """
+    if name is None:
+        if Path.cwd().samefile(PROJECT):
+            return FINAL
+        if not (PROJECT / FINAL).exists():
+            raise errors.UserError(
+                f"{PROJECT / FINAL} is missing; `dvc repro` in {PROJECT} makes it, `dvc pull` fetches it; "
+                "--model names another one"
+            )
+        return PROJECT / FINAL
+    path = _path(name)
+    if path.is_dir():
+        raise errors.UserError(f"{path} is a folder; name a .safetensors file in it")
+    if path.suffix == ".onnx":
+        raise errors.UserError(f"{path} is for other programs; name the .safetensors file of the same model")
+    if path.suffix != ".safetensors":
+        raise errors.UserError(f"{path} is not a model of this pipeline: those of data/models/ end with .safetensors")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            ours = "about" in (file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return path  # missing or damaged, as reading it will show
+    if not ours:
+        raise errors.UserError(f"{path} is not a model of this pipeline, but of another program")
+    return path
+
+
+def _path(name: str) -> Path:
+    """The path ``name``, in which two slashes would become one.
+
+    Raises:
+        UserError: it is a URL.
+    """
+    if URL.match(name):
+        raise errors.UserError(f"{name} is a URL; download it and name the file")
+    return Path(name)
+
+
+def _expanded(names: Sequence[str]) -> tuple[list[Path], bool]:
+    """The files meant by ``names``, and whether any name stands for none, which is reported."""
+    paths, failed = [], False
+    for name in names:
+        try:
+            path = _path(name)
+            if not os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
+                paths.append(path)
+                continue
+            images, others = image_file.in_folder(path)
+            paths += images
+            if others:
+                suffixes = ", ".join(sorted({other.suffix or other.name for other in others}))
+                _report(f"skipped in {path}: {len(others)} not named like images that Pillow decodes ({suffixes})")
+        except errors.UserError as error:
+            failed = True
+            _report(f"error: {error}")
+    return paths, failed
+
+
+def _printable(text: str) -> str:
+    """``text`` with what a terminal cannot show, or would obey, as Python writes it in a string."""
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else repr(c)[1:-1] for c in text)
+
+
+def _report(line: str) -> None:
+    print(_printable(line), file=sys.stderr)
+
+
+def _print(text: str) -> None:
+    encoding = sys.stdout.encoding
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
+    except OSError as error:
+        # What is still to be written would be tried again, and reported, when Python ends.
+        with open(os.devnull, "wb") as null:  # noqa: PTH123 (os.devnull is no path to work with)
+            os.dup2(null.fileno(), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # as from `| head`, which has read enough
+            raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""How good a classifier is on pictures it never saw, and how sure one can be of that."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score, roc_curve
+from torch import Tensor
+
+from cifar2.evaluation.uncertainty import standard_error
+
+
+def accuracy_interval(n_correct: int, n: int) -> list[float]:
+    """Wilson's 95 % interval for a share of right answers, [low, high] (Wilson, 1927; scipy's ``proportion_ci``)."""
+    interval = binomtest(n_correct, n).proportion_ci(0.95, method="wilson")
+    return [float(interval.low), float(interval.high)]
+
+
+def accuracy_over_seeds(correct: Tensor) -> dict[str, Any]:
+    """The accuracy of several models that differ by their seed, as a mean.
+
+    Args:
+        correct: bool, seeds x examples.
+
+    Returns:
+        ``mean``; ``std``, the standard deviation between seeds (None for one); ``ci95``, 1.96 standard errors to both
+        sides, [low, high], which count seeds and pictures.
+    """
+    over_seeds = correct.double().mean(1)
+    mean, margin = over_seeds.mean().item(), 1.96 * standard_error(correct)
+    return {
+        "mean": mean,
+        "std": over_seeds.std().item() if len(correct) > 1 else None,
+        "ci95": [max(0.0, mean - margin), min(1.0, mean + margin)],
+    }
+
+
+def classification_metrics(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Everything that follows from a classifier's answers.
+
+    Args:
+        probabilities: N x classes, each row a distribution.
+        labels: N true labels.
+        classes: the names of the labels.
+
+    Returns:
+        ``accuracy`` with ``accuracy_ci95``; ``roc_auc`` (of the second class against the first, or for more classes the
+        mean over each against the rest); ``calibration_error``; ``per_class``, a list of each one's name, precision,
+        recall and F1; ``confusion_matrix`` (rows true, columns predicted).
+    """
+    predicted = probabilities.argmax(1)
+    labels_, predicted_ = labels.numpy(), predicted.numpy()
+    everything = list(range(len(classes)))
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels_, predicted_, labels=everything, zero_division=0.0
+    )
+    scores = probabilities.double().numpy()
+    n_correct = int((predicted == labels).sum())
+    return {
+        "accuracy": n_correct / len(labels),
+        "accuracy_ci95": accuracy_interval(n_correct, len(labels)),
+        "roc_auc": float(roc_auc_score(labels_, scores[:, 1] if len(classes) == 2 else scores, multi_class="ovr")),
+        "calibration_error": calibration_error(calibration(probabilities, labels)),
+        "per_class": [
+            {"class": name, "precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i])}
+            for i, name in enumerate(classes)
+        ],
+        "confusion_matrix": confusion_matrix(labels_, predicted_, labels=everything).tolist(),
+    }
+
+
+def mistakes(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The places of the wrong answers, the most confident first."""
+    confidence, predicted = probabilities.max(1)
+    wrong = torch.nonzero(predicted != labels).squeeze(1)
+    return wrong[confidence[wrong].argsort(descending=True, stable=True)]
+
+
+def roc(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> list[tuple[str, float, float]]:
+    """The receiver operating characteristic of each class against the rest; of two classes of the second alone.
+
+    Args:
+        probabilities: N x classes.
+        labels: N true labels.
+        classes: the names of the labels.
+
+    Returns:
+        Rows of class, false positive rate, true positive rate, both from 0 to 1 (scikit-learn's ``roc_curve``, which
+        leaves out points on straight lines).
+    """
+    positives = list(enumerate(classes))[1 if len(classes) == 2 else 0 :]
+    curves = [(name, roc_curve(labels.numpy() == i, probabilities[:, i].numpy())) for i, name in positives]
+    return [(name, float(x), float(y)) for name, (fpr, tpr, _) in curves for x, y in zip(fpr, tpr, strict=True)]
+
+
+class Bin(NamedTuple):
+    """The answers of similar confidence: how many, how confident on average, how many of them right (95 % interval)."""
+
+    n: int
+    confidence: float
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+
+
+def calibration(probabilities: Tensor, labels: Tensor, n_bins: int = 10) -> list[Bin]:
+    """Whether answers are right as often as they claim.
+
+    Args:
+        probabilities: N x classes.
+        labels: N true labels.
+        n_bins: the confidences, of the class that is answered, are put into bins that hold as many answers each, but
+            for one.
+    """
+    confidence, predicted = probabilities.max(1)
+    order = confidence.argsort(stable=True)
+    correct = predicted == labels
+    return [
+        Bin(
+            len(part),
+            confidence[part].mean().item(),
+            correct[part].double().mean().item(),
+            *accuracy_interval(int(correct[part].sum()), len(part)),
+        )
+        for part in order.tensor_split(min(n_bins, len(order)))
+    ]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """The expected calibration error: the mean distance between confidence and accuracy, by answers.
+
+    (Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", 2015.)
+    """
+    return sum(b.n * abs(b.confidence - b.accuracy) for b in bins) / sum(b.n for b in bins)

@@ -1,0 +1,1 @@
+"""The other networks, and any of them on disk."""

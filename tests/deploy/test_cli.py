@@ -1,0 +1,314 @@
+import json
+import os
+import sys
+import tomllib
+from pathlib import Path
+from pkgutil import resolve_name
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from cifar2 import files, params
+from cifar2.dataset import splits
+from cifar2.dataset.cifar10 import CLASSES
+from cifar2.deploy import cli
+from cifar2.networks import classifier
+from tests.conftest import N_FEATURES, ROOT, random_split
+from tests.networks.test_classifier import CARD
+
+IMAGES = random_split(3, 0).images
+NAMES = ["one.png", "two.png", "three.png"]
+FEATURES = params.Features(backbone="efficientnet_lite0", image_size=32, flip_average=True)
+CARDS = {
+    "mlp": CARD,
+    "flipped": CARD.model_copy(
+        update={"shape": classifier.CnnShape(channels=(4, 8), n_classes=2, dropout=0.5), "flip_average": True}
+    ),
+    "features": CARD.model_copy(
+        update={"shape": classifier.MyNetShape(n_l=(N_FEATURES, 2), activation="relu"), "features": FEATURES}
+    ),
+    "ten": CARD.model_copy(
+        update={
+            "shape": classifier.MyNetShape(n_l=(3072, 4, 10), activation="relu"),
+            "classes": CLASSES,
+        }
+    ),
+}
+
+
+@pytest.fixture
+def predict(monkeypatch, capsys):
+    """Run ``cifar2 predict ARGUMENTS``; returns the exit code, and the lines on stdout and on stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cifar2", "predict", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        if isinstance(code, str):  # which is exit code 1 and that text on stderr
+            code, err = 1, err + code
+        return code, out.splitlines(), err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with three images, which is the project's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "PROJECT", tmp_path)
+    for name, image in zip(NAMES, IMAGES, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(name)
+    return tmp_path
+
+
+def saved(kind, path=cli.FINAL, seeds=(0,)):
+    """A file of networks whose answers differ from picture to picture; returns their probabilities for the pictures."""
+    card, networks = CARDS[kind], {}
+    for seed in seeds:
+        network = classifier.build(card.shape, seed)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(3)
+        networks[f"seed{seed}"] = network.eval()
+    classifier.save(path, card, networks, {})
+    x = classifier.inputs(card, IMAGES)
+    return torch.stack([classifier.probabilities(network, x, card.flip_average) for network in networks.values()])
+
+
+def test_the_command_that_is_installed_is_this_one():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert resolve_name(scripts["cifar2"]) is cli.main
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_a_picture_has_the_class_that_is_most_probable_to_the_final_model(folder, predict, kind):
+    p = saved(kind)[0]
+    code, out, err = predict(*NAMES)
+    assert (code, err) == (0, [])
+    wanted = [(CARDS[kind].classes[row.argmax()], f"{row.max():.2%}", name) for row, name in zip(p, NAMES, strict=True)]
+    assert [tuple(line.split()) for line in out] == wanted
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_the_probabilities_are_the_models_own(folder, predict, kind):
+    p, classes = saved(kind)[0], CARDS[kind].classes
+    code, out, err = predict("--json", *NAMES)
+    assert (code, err) == (0, [])
+    found = json.loads("\n".join(out))
+    assert [answer["picture"] for answer in found] == NAMES
+    for answer, row in zip(found, p, strict=True):
+        assert answer["probabilities"] == pytest.approx(dict(zip(classes, row.tolist(), strict=True)), rel=1e-5)
+        assert sum(answer["probabilities"].values()) == pytest.approx(1)
+        assert answer["probability"] == max(answer["probabilities"].values())
+        assert answer["probabilities"][answer["class"]] == answer["probability"]
+
+
+def test_a_picture_is_answered_alike_alone_and_among_others(folder, predict):
+    saved("flipped")
+    _, alone, _ = predict(NAMES[1])
+    _, among, _ = predict(NAMES[2], NAMES[1], NAMES[0], NAMES[1])
+    assert alone == [among[1]] == [among[3]]
+    assert [line.split()[-1] for line in among] == [NAMES[2], NAMES[1], NAMES[0], NAMES[1]]
+
+
+def test_answers_stand_below_one_another(folder, predict):
+    saved("ten")
+    _, out, _ = predict(*NAMES)
+    assert {line.index("%") for line in out} == {len("automobile") + 2 + len("100.00")}
+
+
+def test_of_a_file_with_several_models_it_is_the_mean_of_their_probabilities(folder, predict):
+    p = saved("mlp", folder / "mlp.safetensors", seeds=(0, 1, 2))
+    assert p.std(0).min() > 0.01
+    _, out, _ = predict("--json", "--model", "mlp.safetensors", *NAMES)
+    found = [list(answer["probabilities"].values()) for answer in json.loads("\n".join(out))]
+    torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), p.mean(0))
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_answered(folder, predict):
+    saved("mlp")
+    _, wanted, _ = predict(NAMES[0], NAMES[2])
+    (folder / "text.png").write_text("no picture")
+    long = 300 * "a"
+    code, out, err = predict(NAMES[0], "nothing.png", NAMES[2], "text.png", long)
+    assert code == 1
+    assert out == wanted
+    assert err == [
+        "error: nothing.png cannot be read: No such file or directory",
+        "error: text.png is not an image that Pillow decodes; if it is one in another format (HEIC, SVG, EPS, raw), "
+        "convert it to JPEG or PNG first",
+        f"error: {long} cannot be read: File name too long",
+    ]
+
+
+def test_with_json_too(folder, predict):
+    saved("mlp")
+    code, out, err = predict("--json", "nothing.png", NAMES[1])
+    assert code == 1
+    assert [answer["picture"] for answer in json.loads("\n".join(out))] == [NAMES[1]]
+    assert len(err) == 1
+
+
+@pytest.mark.parametrize(("options", "wanted"), [((), []), (("--json",), ["[]"])])
+def test_where_no_picture_can_be_read_nothing_is_answered(folder, predict, options, wanted):
+    saved("features")
+    code, out, err = predict(*options, "nothing.png", "data")
+    assert (code, out) == (1, wanted)
+    assert err == [
+        "error: data has no files named like images that Pillow decodes; folders in it are not searched",
+        "error: nothing.png cannot be read: No such file or directory",
+    ]
+
+
+def test_a_folder_means_the_image_files_in_it_by_name(folder, predict):
+    saved("mlp")
+    _, expected, _ = predict("one.png", "three.png", "two.png")
+    Image.open("one.png").save(".hidden.png")
+    Image.open("one.png").save("data/deeper.png")
+    code, out, err = predict(folder)
+    assert (code, err) == (0, [])
+    assert out == [line.replace("%  ", f"%  {folder}/") for line in expected]
+    assert predict(".") == (0, expected, [])
+
+
+def test_a_folder_names_what_was_not_read(folder, predict):
+    saved("mlp")
+    (folder / "two.png").rename(folder / "TWO.PNG")
+    for name in ("IMG_1.heic", "notes.txt", "LICENSE", "b.txt"):
+        (folder / name).write_text("no image")
+    (folder / "broken.jpg").write_text("no image")
+    code, out, err = predict("--json", ".")
+    assert code == 1
+    assert [p["picture"] for p in json.loads("\n".join(out))] == ["TWO.PNG", "one.png", "three.png"]
+    assert err[0] == "skipped in .: 4 not named like images that Pillow decodes (.heic, .txt, LICENSE)"
+    assert err[1].startswith("error: broken.jpg is not an image that Pillow decodes")
+
+
+def test_an_image_comes_from_standard_input(folder, predict, standard_input):
+    saved("mlp")
+    (one,) = predict("one.png")[1]
+    standard_input(folder / "one.png")
+    assert predict("-") == (0, [one.replace("one.png", "-")], [])
+
+
+@pytest.mark.parametrize("options", [(), ("--model", "https://example.com/m.safetensors")])
+def test_a_url_is_named_as_it_was_typed(folder, predict, options):
+    saved("mlp")
+    url = options[-1] if options else "https://example.com/a.png"
+    code, out, err = predict(*options, "https://example.com/a.png")
+    assert (code, out, err) == (1, [], [f"error: {url} is a URL; download it and name the file"])
+
+
+# An escape sequence, a byte that is no UTF-8, a line break; and spaces as macOS writes them, which are shown.
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"\x1b[31mred.png", r"\x1b[31mred.png"),
+        (b"\xff.png", r"\udcff.png"),
+        (b"a\nb.png", r"a\nb.png"),
+        ("9\u202fAM \u00fc.png".encode(), "9\u202fAM \u00fc.png"),
+    ],
+)
+def test_a_name_that_a_terminal_cannot_show_is_escaped(folder, predict, name, shown):
+    saved("mlp")
+    (folder / "one.png").rename(os.fsdecode(name))
+    code, out, err = predict(os.fsdecode(name), os.fsdecode(name + b"x"))
+    assert code == 1
+    assert [line.partition("%  ")[2] for line in out] == [shown]
+    assert err == [f"error: {shown}x cannot be read: No such file or directory"]
+    _, out, _ = predict("--json", os.fsdecode(name))
+    assert os.fsencode(json.loads("\n".join(out))[0]["picture"]) == name
+
+
+def test_a_name_outside_of_the_terminals_encoding_is_escaped(folder, predict, monkeypatch):
+    saved("mlp")
+    (folder / "one.png").rename("\u00fc.png")
+    with Path("out").open("w", encoding="ascii") as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        assert predict("\u00fc.png")[0] == 0
+    assert (folder / "out").read_text().endswith(r"%  \xfc.png" + "\n")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_reader_that_has_read_enough_is_no_error(folder, predict, monkeypatch, options):
+    """As `head`; nothing is left that Python would report when it ends."""
+    saved("mlp")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        assert predict(*options, *NAMES) == (0, [], [])
+
+
+def test_a_full_disk_is_one_line(folder, predict, monkeypatch):
+    saved("mlp")
+    with Path("/dev/full").open("w") as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        assert predict(*NAMES) == (1, [], ["error: the system: No space left on device"])
+
+
+def test_the_final_model_of_the_project_is_found_from_any_folder(folder, predict, monkeypatch):
+    saved("mlp")
+    _, expected, _ = predict(*NAMES)
+    (folder / "photos").mkdir()
+    monkeypatch.chdir("photos")
+    code, out, err = predict(*(f"../{name}" for name in NAMES))
+    assert (code, err) == (0, [])
+    assert out == [line.replace("%  ", "%  ../") for line in expected]
+
+
+def test_a_missing_model_is_one_line(folder, predict, monkeypatch):
+    line = "error: data/models/final.safetensors is missing; `dvc repro` makes it, `dvc pull` fetches it"
+    assert predict(NAMES[0]) == (1, [], [line])
+    (folder / "photos").mkdir()
+    monkeypatch.chdir("photos")
+    line = (
+        f"error: {folder}/data/models/final.safetensors is missing; `dvc repro` in {folder} makes it, "
+        "`dvc pull` fetches it; --model names another one"
+    )
+    assert predict(NAMES[0]) == (1, [], [line])
+
+
+def test_a_file_of_another_kind_is_not_called_a_damaged_model(folder, predict):
+    splits.save(folder / "val.safetensors", random_split(3, 0))
+    files.write_tensors(folder / "check.safetensors", {"step": torch.ones(1)}, {"epoch": 3})
+    safetensors.torch.save_file({"w": torch.ones(1)}, folder / "bert.safetensors")
+    (folder / "final.onnx").touch()
+    (folder / "d.safetensors").mkdir()
+    lines = {
+        "val.safetensors": "is not a model, but holds images, index, labels; the models are in data/models/",
+        "check.safetensors": "is not a model, but holds step; the models are in data/models/",
+        "bert.safetensors": "is not a model of this pipeline, but of another program",
+        "final.onnx": "is for other programs; name the .safetensors file of the same model",
+        "d.safetensors": "is a folder; name a .safetensors file in it",
+    }
+    for name, line in lines.items():
+        assert predict("--model", name, NAMES[0]) == (1, [], [f"error: {name} {line}"])
+
+
+def test_a_file_that_is_no_model_is_one_line(folder, predict):
+    code, out, err = predict("--model", NAMES[0], NAMES[1])
+    assert (code, out, len(err)) == (1, [], 1)
+    assert err[0].startswith("error: one.png is not a model of this pipeline: those of data/models/ end with ")
+    (folder / "one.safetensors").write_bytes((folder / NAMES[0]).read_bytes())
+    code, out, err = predict("--model", "one.safetensors", NAMES[1])
+    assert (code, out, len(err)) == (1, [], 1)
+    assert err[0].startswith("error: one.safetensors is damaged")
+
+
+def test_a_configuration_that_diverged_leaves_no_model_to_ask(folder, predict):
+    classifier.save(folder / "fine.safetensors", CARD, {}, {})
+    line = "error: fine.safetensors holds no model: training fine diverged"
+    assert predict("--model", "fine.safetensors", NAMES[0]) == (1, [], [line])
+
+
+def test_without_a_picture_it_says_how_it_is_used(folder, predict):
+    code, out, err = predict()
+    assert (code, out) == (2, [])
+    assert err[0].startswith("usage: cifar2 predict")

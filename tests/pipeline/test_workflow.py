@@ -1,0 +1,198 @@
+"""What GitHub would run for a pull request: its steps' shell as it runs there, in a small repository."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.clone import run
+from tests.conftest import ROOT
+from tests.tools.test_stale import commit, replace, small_pipelines
+
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/pull_request.yaml").read_text())
+JOBS = WORKFLOW["jobs"]
+STEPS = {step["name"]: step for job in JOBS.values() for step in job["steps"] if "name" in step}
+# What `make` and the tools need.
+COPIED = ["Makefile", "tools/__init__.py", "tools/stale.py", "tools/pull_request.py"]
+EMPTY = ["tools/install.py"]  # nothing is installed
+
+
+def run_step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """As a runner does with `shell: bash`."""
+    script = folder.parent / "step.sh"
+    script.write_text(STEPS[name]["run"])
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)]
+    return run(folder, *command, check=False, **environment)
+
+
+@pytest.fixture
+def checkout(tmp_path_factory, tmp_path, monkeypatch):
+    """A clone, in which `make install` does nothing."""
+    run(tmp_path, "git", "clone", "--quiet", str(small_pipelines(tmp_path_factory)), "checkout")
+    folder = tmp_path / "checkout"
+    for name in [*COPIED, *EMPTY]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((ROOT / name).read_bytes() if name in COPIED else b"")
+    (folder / ".git/info/exclude").write_text("\n".join([*COPIED, *EMPTY, "__pycache__"]))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_the_gate_lets_a_lock_pass_that_is_of_its_code(checkout):
+    done = run_step("dvc.lock", checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "::error::" not in done.stdout
+
+
+def test_the_gate_fails_with_one_annotation_that_says_what_to_do(checkout):
+    replace("params.yaml", "lr: 0.1", "lr: 0.2")
+    done = run_step("dvc.lock", checkout)
+    assert done.returncode != 0
+    (annotation,) = re.findall("^::error::(.*)$", done.stdout, re.MULTILINE)
+    assert annotation.startswith("lr changed since dvc.lock was written: `dvc repro`, ")
+    assert 0 <= done.stdout.index("train must run again: lr\n") < done.stdout.index("::error::")
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def merge(checkout):
+    """What is checked out for a pull request whose base branch has gone on since: the merge of the two."""
+    Path("metrics/figures/old.png").write_text("a figure that gets another name")
+    commit(checkout, "an old figure")
+    base = run(checkout, "git", "rev-parse", "HEAD").stdout.strip()
+    run(checkout, "git", "switch", "--quiet", "--create", "change")
+    run(checkout, "git", "mv", "metrics/figures/old.png", "metrics/figures/new.png")
+    replace("params.yaml", "lr: 0.1", "lr: 0.2")
+    for project in (checkout, checkout / "beyond"):
+        run(project, "dvc", "repro", "--quiet")
+    commit(checkout, "another learning rate")
+    head = run(checkout, "git", "rev-parse", "HEAD").stdout.strip()
+    run(checkout, "git", "switch", "--quiet", "main")
+    Path("metrics/figures/later.png").write_text("later")
+    commit(checkout, "a later figure")
+    run(checkout, "git", "switch", "--quiet", "--detach")
+    run(checkout, "git", "merge", "--quiet", "--no-edit", "change")
+    for project in ("", "beyond/"):
+        shutil.rmtree(f"{project}.dvc/cache")
+    return checkout, base, head
+
+
+@pytest.mark.slow
+def test_the_differences_are_those_of_the_pull_request_alone(merge, tmp_path):
+    folder, base, head = merge
+    sha = run(folder, "git", "rev-parse", "HEAD").stdout.strip()
+    files = {name: str(tmp_path / name) for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
+    done = run_step(
+        "Differences from the base branch",
+        folder,
+        GITHUB_SERVER_URL="https://github.com",
+        GITHUB_REPOSITORY="owner/cifar-2",
+        GITHUB_SHA=sha,
+        **files,
+    )
+    assert done.returncode == 0, done.stderr
+    text = Path(files["GITHUB_STEP_SUMMARY"]).read_text()
+    assert Path(files["GITHUB_OUTPUT"]).read_text() == f"comment<<{sha}\n{text}{sha}\n"
+    for row in (
+        "| Path | Param | base | head |",
+        "| params.yaml | lr | 0.1 | 0.2 |",
+        "| metrics/train.json | accuracy | 0.9 | 0.8 | -0.1 |",
+        "| metrics/train/b.json | accuracy | 0.9 | 0.8 | -0.1 |",
+    ):
+        assert row in text.splitlines()
+    assert re.findall('src="https://github.com/owner/cifar-2/raw/([^"]*)"', text) == [
+        f"{base}/metrics/figures/curve.png",
+        f"{head}/metrics/figures/curve.png",
+        f"{head}/metrics/figures/new.png",
+        f"{base}/metrics/figures/old.png",
+    ]
+
+
+@pytest.mark.slow
+def test_without_a_difference_the_comment_says_so(checkout, tmp_path):
+    run(checkout, "git", "commit", "--quiet", "--allow-empty", "--message", "nothing")
+    run(checkout, "git", "switch", "--quiet", "--detach", "HEAD^")
+    run(checkout, "git", "merge", "--quiet", "--no-ff", "--message", "merge", "main")
+    summary = tmp_path / "summary"
+    environment = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "o/r", "GITHUB_SHA": "0"}
+    files = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(tmp_path / "output")}
+    done = run_step("Differences from the base branch", checkout, **environment, **files)
+    assert done.returncode == 0, done.stderr
+    assert summary.read_text().count("No difference.") == 4
+
+
+GH = """#!/bin/sh
+printf '%s\\n' "$@" > "$RECORD/arguments"
+cat > "$RECORD/input"
+"""
+
+
+def test_the_comment_is_posted_as_it_is_or_replaces_the_last(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/gh").write_text(GH)
+    (tmp_path / "bin/gh").chmod(0o755)
+    text = '| "$(touch pwned)" | `touch pwned` | $HOME | \\n |\n\n### Figures'
+    values = {
+        "${{ github.token }}": "token",
+        "${{ github.event.pull_request.number }}": "7",
+        "${{ needs.check.outputs.comment }}": text,
+    }
+    environment = {name: values[value] for name, value in STEPS["Comment"]["env"].items()}
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    done = run_step(
+        "Comment",
+        folder,
+        PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin",
+        RECORD=str(tmp_path),
+        GITHUB_REPOSITORY="owner/cifar-2",
+        **environment,
+    )
+    assert done.returncode == 0, done.stderr
+    arguments = (tmp_path / "arguments").read_text().split()
+    assert arguments[:5] == ["pr", "comment", "7", "--repo", "owner/cifar-2"]
+    assert {"--edit-last", "--create-if-none"} < set(arguments)
+    assert arguments[-2:] == ["--body-file", "-"]
+    assert (tmp_path / "input").read_text() == f"{text}\n"
+    assert not list(folder.iterdir())
+
+
+def test_the_comment_is_of_the_step_that_makes_it():
+    assert JOBS["check"]["outputs"] == {"comment": "${{ steps.differences.outputs.comment }}"}
+    assert STEPS["Differences from the base branch"]["id"] == "differences"
+    assert JOBS["comment"]["needs"] == "check"
+
+
+def test_only_the_job_that_comments_may_write_and_it_runs_nothing_of_the_pull_request():
+    assert WORKFLOW[True] == "pull_request", "`on` is a boolean to YAML 1.1; pull_request_target would lend its token"
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    assert "permissions" not in JOBS["check"]
+    assert JOBS["comment"]["permissions"] == {"pull-requests": "write"}
+    assert [step["name"] for step in JOBS["comment"]["steps"]] == ["Comment"]
+    assert JOBS["check"]["steps"][0]["with"]["persist-credentials"] is False
+
+
+def test_a_pull_request_from_a_fork_is_not_commented_on():
+    assert "github.event.pull_request.head.repo.full_name == github.repository" in JOBS["comment"]["if"]
+
+
+def test_no_value_is_pasted_into_shell():
+    """actionlint knows of those that the author of a pull request chooses; here none is."""
+    steps = [step for job in JOBS.values() for step in job["steps"]]
+    assert not [step for step in steps if "${{" in step.get("run", "")]
+    assert WORKFLOW["defaults"] == {"run": {"shell": "bash"}}
+
+
+def test_actions_are_pinned_by_commit():
+    used = [step["uses"] for job in JOBS.values() for step in job["steps"] if "uses" in step]
+    assert used
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in used)
+
+
+def test_one_check_that_fails_does_not_hide_the_next():
+    for name, target in {"dvc.lock": "stale", "Lint": "lint", "Tests": "test"}.items():
+        assert STEPS[name]["run"].startswith(f"make {target}")
+        assert STEPS[name]["if"] == "${{ !cancelled() }}"

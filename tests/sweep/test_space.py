@@ -1,0 +1,85 @@
+import math
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar2 import params
+from cifar2.errors import UserError
+from cifar2.sweep import space
+
+BASE = params.Mlp(model="mlp", family="mlp", input="prepared", lr=0.1, momentum=0.9, weight_decay=0.0)
+
+
+def ranges(**values):
+    return {name: params.Range(**kind) for name, kind in values.items()}
+
+
+MIXED = ranges(
+    lr={"log_uniform": [1e-4, 1.0]},
+    momentum={"uniform": [0.0, 0.99]},
+    dropout={"choice": [0.0, 0.5]},
+    shift={"grid": [0, 1, 2]},
+    flip={"grid": [False, True]},
+)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 10_000))
+def test_every_value_lies_in_its_range(seed, number):
+    point = space.point(MIXED, seed, number)
+    assert list(point) == list(MIXED)
+    assert 1e-4 <= point["lr"] <= 1
+    assert 0 <= point["momentum"] <= 0.99
+    assert point["dropout"] in (0.0, 0.5)
+
+
+def test_a_point_depends_on_the_seed_and_its_number_alone():
+    """And on no other parameter: these values are the same on every machine, for good."""
+    assert space.point(MIXED, 0, 5) == space.point(dict(reversed(MIXED.items())), 0, 5)
+    alone = ranges(lr={"log_uniform": [1e-4, 1.0]})
+    assert space.point(alone, 0, 5)["lr"] == space.point(MIXED, 0, 5)["lr"] == 0.000482434
+    assert space.point(alone, 1, 5) != space.point(alone, 0, 5) != space.point(alone, 0, 6)
+
+
+def test_a_logarithm_is_uniform_and_a_number_is():
+    logarithms = [math.log10(space.point(MIXED, 0, n)["lr"]) for n in range(1000)]
+    assert median(logarithms) == pytest.approx(-2, abs=0.2)
+    assert sum(x < -3 for x in logarithms) == pytest.approx(250, abs=50)
+    momenta = [space.point(MIXED, 0, n)["momentum"] for n in range(1000)]
+    assert median(momenta) == pytest.approx(0.495, abs=0.05)
+
+
+def test_every_choice_comes_about_as_often():
+    assert sum(space.point(MIXED, 0, n)["dropout"] == 0 for n in range(1000)) == pytest.approx(500, abs=60)
+
+
+def test_grids_are_gone_through_together_and_then_again():
+    cells = [(p["shift"], p["flip"]) for p in (space.point(MIXED, 0, n) for n in range(7))]
+    assert cells == [(0, False), (0, True), (1, False), (1, True), (2, False), (2, True), (0, False)]
+
+
+def test_numbers_have_six_digits_and_no_more():
+    for number in range(100):
+        value = space.point(MIXED, 0, number)["lr"]
+        assert value == float(f"{value:.6g}")
+
+
+def test_a_configuration_is_the_base_with_other_values():
+    found = space.configuration(BASE, {"lr": 0.5, "shift": 2})
+    assert found == BASE.model_copy(update={"lr": 0.5, "shift": 2})
+    assert isinstance(found, params.Mlp)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"shift": 1.5}, "shift must be an integer, not 1.5"),
+        ({"momentum": 0.0, "nesterov": True}, "needs a momentum above 0 for nesterov"),
+    ],
+)
+def test_a_value_that_cannot_be_is_told(values, told):
+    with pytest.raises(UserError, match=r"params\.yaml: sweep\.space leads to ") as caught:
+        space.configuration(BASE, values)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)

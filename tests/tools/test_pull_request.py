@@ -1,0 +1,121 @@
+import re
+import shutil
+import sys
+
+import pytest
+
+from cifar2 import errors
+from tests.clone import run
+from tests.conftest import ROOT
+from tests.pipeline.test_workflow import run_step
+from tools.pull_request import changed_figures, check, main, picture, section, squeezed
+
+TABLE = """\
+| Path        | Param   | base   | head   |
+|-------------|---------|--------|--------|
+| params.yaml | lr      | 0.1    | -0.2   |
+
+"""
+BASE, HEAD = "https://github.com/o/r/raw/aaa", "https://github.com/o/r/raw/bbb"
+
+
+def test_a_table_loses_its_width_and_nothing_else():
+    assert squeezed(TABLE) == "| Path | Param | base | head |\n|---|---|---|---|\n| params.yaml | lr | 0.1 | -0.2 |"
+
+
+def test_a_table_stands_below_its_title():
+    assert section("Parameters", TABLE) == f"### Parameters\n\n{squeezed(TABLE)}\n"
+
+
+def test_a_table_without_rows_is_said_in_words():
+    empty = "".join(TABLE.splitlines(keepends=True)[:2]) + "\n"
+    assert section("Parameters", empty) == "### Parameters\n\nNo difference.\n"
+
+
+def test_figures_are_told_with_what_happened_to_them():
+    diff = "M\0metrics/figures/a.png\0A\0metrics/figures/b c.png\0"
+    assert changed_figures(diff) == {"metrics/figures/a.png": "M", "metrics/figures/b c.png": "A"}
+    assert changed_figures("") == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "before", "after"),
+    [("M", f"{BASE}/m/a.png", f"{HEAD}/m/a.png"), ("A", None, f"{HEAD}/m/a.png"), ("D", f"{BASE}/m/a.png", None)],
+)
+def test_a_figure_is_shown_beside_what_it_was(status, before, after):
+    lines = picture("m/a.png", status, BASE, HEAD).splitlines()
+    assert lines[0] == "<code>m/a.png</code>"
+    left, right = lines[-1].strip("|").split("|")
+    for shown, url, word in ((left, before, "new"), (right, after, "gone")):
+        assert shown.strip() == (f'<img src="{url}" width="400" alt="m/a.png">' if url else word)
+
+
+def test_a_path_cannot_end_the_picture_it_names():
+    shown = picture('m/"><b>.png', "A", BASE, HEAD)
+    assert f'{HEAD}/m/%22%3E%3Cb%3E.png" ' in shown
+    assert "<b>" not in shown
+
+
+@pytest.fixture
+def origin(tmp_path):
+    """A server's repository of two commits and their merge, with other parameters in each."""
+    folder = tmp_path / "origin"
+    shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    run(folder, "git", "init", "--quiet", "--initial-branch", "main")
+    for lr in ("0.1", "0.2"):
+        (folder / "params.yaml").write_text(f"lr: {lr}\n")
+        run(folder, "git", "add", ".")
+        run(folder, "git", "commit", "--quiet", "--message", lr)
+    run(folder, "git", "switch", "--quiet", "--create", "merged", "HEAD~1")
+    run(folder, "git", "merge", "--quiet", "--no-ff", "--message", "merge", "main")
+    run(folder, "git", "config", "uploadpack.allowFilter", "true")
+    return folder
+
+
+def cloned(origin, *options):
+    run(origin.parent, "git", "clone", "--quiet", *options, origin.as_uri(), "clone")
+    return origin.parent / "clone"
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--filter=blob:none", "HEAD~1 or HEAD: this partial clone lacks files of it"),
+        ("--filter=tree:0", "HEAD~1 or HEAD: this partial clone lacks files of it"),
+        ("--depth=1", "HEAD~1: this clone has no such commit"),
+    ],
+)
+def test_an_incomplete_clone_is_one_line_and_its_advice_helps(origin, monkeypatch, capsys, option, complaint):
+    folder = cloned(origin, option)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["pull_request", "HEAD~1", "HEAD"])
+    with pytest.raises(SystemExit) as stop:
+        errors.run(main)
+    assert stop.value.code.startswith(f"error: {complaint}")
+    assert "\n" not in stop.value.code
+    assert capsys.readouterr().out == ""
+    (advice,) = re.findall("`(.*)`", stop.value.code)
+    run(folder, "sh", "-c", advice)
+    check("HEAD~1", "HEAD")
+    # And it stays complete.
+    for lr in ("0.3", "0.4"):
+        (origin / "params.yaml").write_text(f"lr: {lr}\n")
+        run(origin, "git", "commit", "--quiet", "--all", "--message", lr)
+    run(folder, "git", "pull", "--quiet")
+    check("HEAD~1", "HEAD")
+
+
+def test_an_incomplete_checkout_fails_in_ci_without_a_comment(origin, tmp_path):
+    folder = cloned(origin, "--filter=blob:none")
+    for name in ("summary", "output"):
+        (tmp_path / name).touch()
+    done = run_step(
+        "Differences from the base branch",
+        folder,
+        GITHUB_SHA="0",
+        GITHUB_STEP_SUMMARY=str(tmp_path / "summary"),
+        GITHUB_OUTPUT=str(tmp_path / "output"),
+    )
+    assert done.returncode != 0
+    assert re.fullmatch("::error::base or head: this partial clone lacks .*\n", done.stdout)
+    assert (tmp_path / "output").read_text() == ""
