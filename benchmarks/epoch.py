@@ -13,6 +13,7 @@ import torch
 from benchmarks.measure import Row, interleaved, row, seconds, warm
 from benchmarks.rivals import AUTOGRAD, CONFIGURATION, DATALOADER, pictures
 from cifar2.dataset import splits
+from cifar2.dataset.examples import CPU, Examples
 from cifar2.mynet import MyNet
 from cifar2.params import Params
 from cifar2.training import hardware, loop
@@ -23,10 +24,10 @@ DATALOADER_ROUNDS = 5
 # More than are ever asked for.
 EPOCHS = 1000
 # What is measured, whatever params.yaml asks for at the moment.
-BY_HAND = {"gradients": "backpropagation", "precision": "float32", "device": "cpu"}
+BY_HAND = {"gradients": "in_place", "precision": "float32", "device": "cpu"}
 
 
-def ours(params: Params, data: loop.Examples, classes: tuple[str, ...], **changes: object) -> Callable[[], object]:
+def ours(params: Params, data: Examples, classes: tuple[str, ...], **changes: object) -> Callable[[], object]:
     """The next epoch of the project's own training loop."""
     settings = params.train.model_copy(update={"epochs": EPOCHS, **BY_HAND, **changes})
     network = the_network(params, classes)
@@ -40,7 +41,7 @@ def the_network(params: Params, classes: Sequence[str]) -> MyNet:
     return MyNet((3 * 32 * 32, *params.train.hidden, len(classes)), params.train.activation, "identity")
 
 
-def products(params: Params, data: loop.Examples) -> Callable[[], object]:
+def products(params: Params, data: Examples) -> Callable[[], object]:
     """The matrix products of an epoch and nothing else: each batch in turn, results into memory reserved before."""
     n_l = (data.x[0].numel(), *params.train.hidden, int(data.y.max()) + 1)
     layers = range(1, len(n_l))
@@ -97,7 +98,7 @@ def rows(params: Params) -> list[Row]:
     """The rows about an epoch."""
     split = splits.load(TRAIN)
     data = pictures(params, split)
-    has_bfloat16 = hardware.product_dtype("bfloat16", loop.CPU) == torch.bfloat16
+    has_bfloat16 = hardware.product_dtype("bfloat16", CPU) == torch.bfloat16
     others = {name: Rival(name) for name in rivals()}
     dataloader = Rival(DATALOADER)
     contenders = {

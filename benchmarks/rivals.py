@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from cifar2.dataset import splits
+from cifar2.dataset.examples import Examples, examples
 from cifar2.params import Params
-from cifar2.training import loop
 
 CONFIGURATION = "fine"
 
@@ -22,7 +22,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     """The pictures as torchvision's CIFAR10 serves them: an array in memory, each by way of PIL and the transforms."""
 
     def __init__(self, split: splits.Split, params: Params) -> None:
-        self.images = split.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.images = split.x.permute(0, 2, 3, 1).contiguous().numpy()
         self.labels: list[int] = split.labels.tolist()
         self.transform = transforms.Compose(
             [transforms.ToTensor(), transforms.Normalize(params.normalise.mean, params.normalise.std)]
@@ -44,7 +44,7 @@ def sequential(params: Params, classes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def by_autograd(params: Params, data: loop.Examples, compiled: bool = False, **options: bool) -> Callable[[], object]:
+def by_autograd(params: Params, data: Examples, compiled: bool = False, **options: bool) -> Callable[[], object]:
     """An epoch by PyTorch alone, from tensors in memory."""
     network = sequential(params, int(data.y.max()) + 1)
     optimizer = torch.optim.SGD(network.parameters(), **hyperparameters(params), **options)
@@ -86,9 +86,9 @@ def from_dataloader(params: Params, split: splits.Split) -> Callable[[], object]
     return epoch
 
 
-def pictures(params: Params, split: splits.Split) -> loop.Examples:
+def pictures(params: Params, split: splits.Split) -> Examples:
     """What every contender learns from."""
-    return loop.examples(split, params.normalise.mean, params.normalise.std)
+    return examples(split, params.normalise.mean, params.normalise.std)
 
 
 def hyperparameters(params: Params) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from ruamel.yaml import YAML
 
 from benchmarks.epoch import BY_HAND
 from benchmarks.measure import Row, interleaved, row, seconds
+from cifar2.dataset.examples import CPU
 from cifar2.errors import UserError
 from cifar2.params import Params
-from cifar2.training import hardware, loop
+from cifar2.training import hardware
 from tools.repro import shares
 
 ROOT = Path(__file__).parent.parent
@@ -84,7 +85,7 @@ def rows(params: Params) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scratch(folder, precision="bfloat16")
-        if hardware.product_dtype("bfloat16", loop.CPU) == torch.bfloat16:
+        if hardware.product_dtype("bfloat16", CPU) == torch.bfloat16:
             found += _bfloat16_accuracy(folder)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

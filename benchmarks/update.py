@@ -31,7 +31,6 @@ def rows(params: Params) -> list[Row]:
     momentum = params.configs[CONFIGURATION].momentum
     descent = InPlace(
         the_network(params, split.classes),
-        params.train.activation,
         data.x,
         data.y,
         params.train.batch_size,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cifar2.errors import UserError
-from cifar2.mynet import LOSSES, MyNet, backpropagation, gradients
+from cifar2.losses import LOSSES
+from cifar2.mynet import MyNet, backpropagation, gradients
 
 # A central difference errs by about step^2 from curvature and 1e-16 / step from rounding.  This is smaller than would
 # be best for smooth functions, so that its two evaluations rarely lie on different sides of a ReLU's kink.  Where they
@@ -192,15 +193,21 @@ def _central_difference(
     model: MyNet, x: Tensor, y_true: Tensor, loss: str, parameters: list[Tensor], direction: list[Tensor]
 ) -> Tensor:
     before = [parameter.clone() for parameter in parameters]
-    torch._foreach_add_(parameters, direction, alpha=STEP)
+    _move(parameters, direction, STEP)
     above, active_above = _loss(model, x, y_true, loss), _active(model)
-    torch._foreach_add_(parameters, direction, alpha=-2 * STEP)
+    _move(parameters, direction, -2 * STEP)
     below, active_below = _loss(model, x, y_true, loss), _active(model)
-    torch._foreach_copy_(parameters, before)
+    for parameter, value in zip(parameters, before, strict=True):
+        parameter.copy_(value)
     smooth = (active_above == active_below).all(1)
     if not smooth.all():
         raise KinkError(smooth)
     return (above - below) / (2 * STEP)
+
+
+def _move(parameters: list[Tensor], direction: list[Tensor], step: float) -> None:
+    for parameter, d in zip(parameters, direction, strict=True):
+        parameter.add_(d, alpha=step)
 
 
 def _active(model: MyNet) -> Tensor:

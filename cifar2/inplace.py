@@ -1,17 +1,17 @@
 """MyNet's gradient descent with little left to do but its matrix products.
 
-The mathematics is that of ``mynet.backpropagation`` and ``sgd.SGD`` with cross-entropy; the tests hold this module to
-them.  What differs is where things are kept:
+The mathematics is that of ``mynet.backpropagation`` and ``sgd.SGD`` with cross-entropy; ``sgdcheck`` verifies that.
+What differs is where values are kept:
 
-* Everything that a step writes has its place before the first step, so that no memory is asked for and given back.
+* Every buffer that a step writes is allocated before the first step.
 * A matrix product can add to what its result holds: C <- beta C + alpha A B (``gemm``, as in every BLAS).  With the
   velocity for C and the momentum for beta, v <- momentum * v + delta^T a is one product: the momentum costs nothing,
   the gradient is never stored, and alpha = 1 / batch size makes the sum a mean.  What remains of the update is
   v <- v + weight_decay * p and p <- p - lr * v.
 * All parameters are pieces of one vector, all velocities of another, so that each of these two is one operation.
 * An activation overwrites its z, and its derivative overwrites the activation as soon as that has been used.  Only
-  dropout needs a place more: the derivative is that of the activation before units were dropped.
-* The outputs of an epoch are kept, and its loss and accuracy are computed once, by whoever wants them.
+  dropout needs one more buffer: the derivative is that of the activation before units were dropped.
+* The outputs of an epoch are kept, so that its loss and accuracy are computed once, at its end.
 
 In bfloat16 the products read and write that format (8 significant bits, the range of float32), while parameters and
 velocities stay float32: Kalamkar et al., "A Study of BFLOAT16 for Deep Learning Training", 2019, section 3.
@@ -24,56 +24,58 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from cifar2.mynet import MyNet, smoothed
+from cifar2.losses import smooth_labels
+from cifar2.mynet import MyNet
 
 
-class Activation(NamedTuple):
+class InPlaceActivation(NamedTuple):
     """An activation function that overwrites z with a, and its derivative, which overwrites a; both elementwise."""
 
     f_: Callable[[Tensor], Tensor]
     df_: Callable[[Tensor], Tensor]
 
 
-# Each derivative can be had from a = f(z), which is why z need not be kept.
-ACTIVATIONS = {
-    "tanh": Activation(torch.tanh_, lambda a: a.square_().neg_().add_(1)),
-    "relu": Activation(torch.relu_, Tensor.sign_),
-    "sigmoid": Activation(torch.sigmoid_, lambda a: a.addcmul_(a, a, value=-1)),
-    "identity": Activation(lambda z: z, lambda a: a.fill_(1)),
+# Each derivative is a function of a = f(z), so z need not be kept.
+IN_PLACE = {
+    "tanh": InPlaceActivation(torch.tanh_, lambda a: a.square_().neg_().add_(1)),
+    "relu": InPlaceActivation(torch.relu_, Tensor.sign_),
+    "sigmoid": InPlaceActivation(torch.sigmoid_, lambda a: a.addcmul_(a, a, value=-1)),
+    "identity": InPlaceActivation(lambda z: z, lambda a: a.fill_(1)),
 }
 
 
 class _Buffers(NamedTuple):
-    """What a step on a batch of N examples writes, beside parameters and velocities."""
+    """Everything that a step on a batch of N examples writes, except parameters and velocities."""
 
     targets: Tensor  # N x classes, 1 at the label
     probabilities: Tensor  # N x classes
     a: list[Tensor]  # a[l] before dropout, N x n_l[l], for l = 0..L-1
-    masks: dict[int, Tensor]  # of dropout: zeros and 1 / (1 - dropout), N x n_l[l], for l = 1..L-1
-    read: list[Tensor]  # what layer l + 1 reads: a[l] after dropout, or itself
+    masks: dict[int, Tensor]  # dropout's factors: zeros and 1 / (1 - dropout), N x n_l[l], for l = 1..L-1
+    read: list[Tensor]  # the input of layer l + 1: a[l] after dropout, or a[l] itself
     delta: dict[int, Tensor]  # delta[l], N x n_l[l], for l = 1..L
     ones: Tensor  # N
 
 
 class InPlace:
-    """Gradient descent on the mean cross-entropy of a ``MyNet`` whose last layer is linear, with its dropout.
+    """Gradient descent on the mean cross-entropy of a ``MyNet`` with a linear last layer.
 
     Args:
-        model: is trained; its parameters become pieces of one vector.
-        activation: of its hidden layers, a key of ``ACTIVATIONS``.
-        x: N pictures of any shape, on the model's device.
+        model: the network to train; its parameters become pieces of one vector.
+        x: N images of any shape, on the model's device.
         y: their labels, N.
-        batch_size: examples a step; an epoch's last step takes what is left.
+        batch_size: examples per step; the last step of an epoch takes the rest.
         momentum, weight_decay, nesterov: as in ``sgd.SGD``.
-        label_smoothing: as in ``mynet.smoothed``.
-        augment: makes other pictures of a batch, before each step.
-        dtype: what the matrix products read and write; the parameters' own unless named.
+        label_smoothing: as in ``losses.smooth_labels``.
+        augment: changes the images of a batch before each step.
+        dtype: number format of the matrix products; default: that of the parameters.
+
+    Raises:
+        ValueError: the last layer of ``model`` is not linear.
     """
 
     def __init__(
         self,
         model: MyNet,
-        activation: str,
         x: Tensor,
         y: Tensor,
         batch_size: int,
@@ -84,11 +86,13 @@ class InPlace:
         augment: Callable[[Tensor], Tensor] | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if model.output_activation != "identity":
+            raise ValueError(f"the output activation is {model.output_activation}, and must be identity")
         parameters = list(model.parameters())
         shapes = [parameter.shape for parameter in parameters]
-        n_l = [shapes[0][1], *(shape[0] for shape in shapes[1::2])]
+        n_l = model.n_l
         self.L = model.L
-        self.f_, self.df_ = ACTIVATIONS[activation]
+        self.f_, self.df_ = IN_PLACE[model.activation]
         self.momentum, self.weight_decay, self.dropout = momentum, weight_decay, model.dropout
         self.augment = augment
         self.batch_size = batch_size = min(batch_size, len(y))
@@ -97,7 +101,7 @@ class InPlace:
         vector_to_parameters(self.p, parameters)
         self.v = torch.zeros_like(self.p)
         self.v_before = torch.zeros_like(self.p) if nesterov else None
-        # What the products read and write: parameters and velocities themselves, or their counterparts in `dtype`.
+        # The products read and write parameters and velocities themselves, or their counterparts in `dtype`.
         dtype = dtype or self.p.dtype
         self.converts = dtype != self.p.dtype
         self.w = self.p.to(dtype)
@@ -107,7 +111,7 @@ class InPlace:
         self.weight_sums, self.bias_sums = _by_layer(self.g, shapes)
 
         self.x = x if augment else x.flatten(1).to(dtype)
-        self.targets = smoothed(y, n_l[-1], label_smoothing, self.p.dtype)
+        self.targets = smooth_labels(y, n_l[-1], label_smoothing, self.p.dtype)
         self.outputs = self.w.new_empty(len(y), n_l[-1])
         a = [self.w.new_empty(batch_size, n) for n in n_l[:-1]]
         hidden = range(1, self.L)
@@ -124,16 +128,7 @@ class InPlace:
 
     @torch.no_grad()
     def epoch(self, order: Tensor, learning_rates: Sequence[float]) -> Tensor:
-        """Take one step a batch, in this order of the examples.
-
-        Args:
-            order: N places in ``x``, on the same device.
-            learning_rates: one a step.
-
-        Returns:
-            The outputs for the examples of ``order``, N x classes, each from before the step that it led to; the next
-            epoch overwrites them.
-        """
+        """Pass over the data once (see ``descent.Descent.epoch``); the next epoch overwrites the returned outputs."""
         for batch, outputs, lr in zip(
             torch.split(order, self.batch_size), torch.split(self.outputs, self.batch_size), learning_rates, strict=True
         ):
@@ -141,11 +136,11 @@ class InPlace:
         return self.outputs
 
     def state(self) -> dict[str, Tensor]:
-        """What a next epoch depends on beside the parameters."""
+        """The state that the next epoch needs beside the parameters."""
         return {"velocity": self.v}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Continue from a result of :meth:`state`."""
         self.v.copy_(state["velocity"])
 
     def _step(self, batch: Tensor, outputs: Tensor, lr: float) -> None:
@@ -194,7 +189,7 @@ class InPlace:
 
 
 def _by_layer(vector: Tensor, shapes: Sequence[torch.Size]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """The pieces of ``vector`` that belong to weights and biases, for l = 1..L."""
+    """The pieces of ``vector`` that hold the weights and the biases of layer l = 1..L."""
     pieces = [
         piece.view(shape)
         for piece, shape in zip(torch.split(vector, [shape.numel() for shape in shapes]), shapes, strict=True)
@@ -203,7 +198,7 @@ def _by_layer(vector: Tensor, shapes: Sequence[torch.Size]) -> tuple[dict[int, T
 
 
 def _first(buffers: _Buffers, n: int) -> _Buffers:
-    """The part of each buffer that a batch of ``n`` examples uses."""
+    """The first ``n`` rows of each buffer, for a batch of ``n`` examples."""
     targets, probabilities, a, masks, read, delta, ones = buffers
     return _Buffers(
         targets[:n],

@@ -96,15 +96,15 @@ class Train(_Strict):
     epochs: PositiveInt
     batch_size: PositiveInt
     seeds: Seeds
-    gradients: Literal["backpropagation", "autograd"]
+    gradients: Literal["in_place", "backpropagation", "autograd"]
     precision: Literal["float32", "bfloat16"]
     threads: PositiveInt
     device: Literal["cpu", "cuda", "mps", "auto"]
 
     @model_validator(mode="after")
-    def _bfloat16_is_by_hand(self) -> Self:
-        if self.precision == "bfloat16" and self.gradients == "autograd":
-            raise ValueError("needs gradients: backpropagation for precision: bfloat16")
+    def _bfloat16_is_in_place(self) -> Self:
+        if self.precision == "bfloat16" and self.gradients != "in_place":
+            raise ValueError("needs gradients: in_place for precision: bfloat16")
         return self
 
 
@@ -161,15 +161,15 @@ class Configuration(_Strict):
         if self.input == "features":
             if self.model != "transfer":
                 raise ValueError("has input: features, which only model: transfer may have")
-            if self.alters_pictures or self.flip_average or self.dropout:
+            if self.augments or self.flip_average or self.dropout:
                 raise ValueError(
                     "has input: features, which leaves no images to flip, shift or jitter, and no layer for dropout"
                 )
         return self
 
     @property
-    def alters_pictures(self) -> bool:
-        """Whether an epoch sees other pictures than those of the data set."""
+    def augments(self) -> bool:
+        """Whether the training images are augmented."""
         return self.flip or self.shift > 0 or self.jitter > 0
 
 

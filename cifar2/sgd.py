@@ -10,13 +10,11 @@ This is ``torch.optim.SGD`` without dampening (https://docs.pytorch.org/docs/sta
 bit for bit; Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-HYPERPARAMETERS = ("lr", "momentum", "weight_decay", "nesterov")
 
 
 class SGD(torch.optim.Optimizer):
@@ -26,11 +24,11 @@ class SGD(torch.optim.Optimizer):
         params: the parameters, or groups of them.
         lr: learning rate, 0 or above.
         momentum: 0 or above; 0 keeps no velocity.
-        weight_decay: 0 or above; times the parameter, it is added to the gradient (L2).
-        nesterov: look ahead along the velocity; needs a momentum above 0.
+        weight_decay: 0 or above; the L2 coefficient.
+        nesterov: use Nesterov's variant; needs a momentum above 0.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
     """
 
     def __init__(
@@ -49,35 +47,17 @@ class SGD(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every parameter that has a gradient; returns what ``closure`` returns, if there is one."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._update(params, [p.grad for p in params], **{name: group[name] for name in HYPERPARAMETERS})
-        return loss
-
-    def _update(
-        self, params: list[Tensor], grads: list[Tensor], lr: float, momentum: float, weight_decay: float, nesterov: bool
-    ) -> None:
-        if weight_decay != 0:
-            grads = list(torch._foreach_add(grads, params, alpha=weight_decay))
-        if momentum != 0:
-            self._accumulate(params, grads, momentum)
-            velocities = [self.state[p]["momentum_buffer"] for p in params]
-            grads = list(torch._foreach_add(grads, velocities, alpha=momentum)) if nesterov else velocities
-        torch._foreach_add_(params, grads, alpha=-lr)
-
-    def _accumulate(self, params: list[Tensor], grads: list[Tensor], momentum: float) -> None:
-        moving = [(self.state[p]["momentum_buffer"], g) for p, g in zip(params, grads, strict=True) if self.state[p]]
-        if moving:
-            velocities, new = map(list, zip(*moving, strict=True))
-            torch._foreach_mul_(velocities, momentum)
-            torch._foreach_add_(velocities, new)
-        for p, g in zip(params, grads, strict=True):
-            if not self.state[p]:
-                self.state[p]["momentum_buffer"] = g.clone()
+            lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                g = p.grad.add(p, alpha=weight_decay) if weight_decay else p.grad
+                if momentum:
+                    state = self.state[p]
+                    v = state["momentum_buffer"].mul_(momentum).add_(g) if state else g.clone()
+                    state["momentum_buffer"] = v
+                    g = g.add(v, alpha=momentum) if group["nesterov"] else v
+                p.add_(g, alpha=-lr)

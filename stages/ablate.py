@@ -7,9 +7,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.dataset import splits
+from cifar2.dataset.examples import examples
+from cifar2.evaluation.scores import score
 from cifar2.evaluation.uncertainty import standard_error
 from cifar2.networks import classifier
-from cifar2.training import loop
 
 # isort: split
 import torch
@@ -20,25 +21,26 @@ FAMILY = "mlp_augmented"
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     val = splits.load(Path("data/prepared/val.safetensors"))
-
-    def correct(name: str) -> torch.Tensor:
-        """Whether each seed's model classifies each image correctly, seeds x images."""
-        card, networks, _ = classifier.load(Path(f"beyond/data/models/train/{name}.safetensors"))
-        images = loop.examples(val, card.mean, card.std)
-        return torch.stack([loop.score(n, images, card.flip_average).correct for n in networks.values()])
-
     names = [name for name, configuration in params.load().beyond.items() if configuration.family == FAMILY]
-    baseline = correct(names[0]).double()
+    correct = {name: correct_predictions(name, val) for name in names}
+    baseline = correct[names[0]]
     rows = []
-    for name in names:
-        other = correct(name).double()
-        lost = baseline - other
-        rows.append((name, other.mean().item(), standard_error(other), lost.mean().item(), standard_error(lost)))
+    for name, other in correct.items():
+        drop = baseline - other
+        rows.append((name, other.mean().item(), standard_error(other), drop.mean().item(), standard_error(drop)))
     files.write_csv(
         Path("beyond/metrics/ablation.csv"),
         ("name", "val_accuracy", "val_accuracy_se", "difference", "difference_se"),
         rows,
     )
+
+
+def correct_predictions(name: str, val: splits.Split) -> torch.Tensor:
+    """1 where the model of a seed classifies an image correctly, else 0; float64, seeds x images."""
+    card, networks, _ = classifier.load(Path(f"beyond/data/models/train/{name}.safetensors"))
+    images = examples(val, card.mean, card.std)
+    scores = [score(network, images, card.configuration.flip_average) for network in networks.values()]
+    return torch.stack([s.correct for s in scores]).double()
 
 
 if __name__ == "__main__":

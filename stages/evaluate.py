@@ -1,108 +1,114 @@
-"""Measure the best of a family, or the final model, on the test split: ``python stages/evaluate.py NAME``.
+"""Measure the best configuration of a family, or the final model, on the test set: ``python stages/evaluate.py NAME``.
 
-No other stage learns or selects anything by that split.
+No other stage trains or selects anything on the test set.
 """
 
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.dataset import splits
-from cifar2.evaluation import metrics as evaluation
-from cifar2.networks import classifier
+from cifar2.evaluation.metrics import (
+    Bin,
+    accuracy_over_seeds,
+    calibration,
+    classification_metrics,
+    misclassified,
+    roc,
+)
+from cifar2.networks import classifier, inference
 from cifar2.report import figures
 from cifar2.training import hardware
 
 # isort: split
 import torch
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 PREPARED = Path("data/prepared")
-N_MISTAKES = 24
+# Misclassified images in the figure.
+N_IMAGES = 24
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="a family of configurations, or final")
-    parser.add_argument("--beyond", action="store_true", help="as select_model.py --beyond picked it")
+    parser.add_argument("--beyond", action="store_true", help="the best one under `beyond`")
     arguments = parser.parse_args()
     name, root = arguments.name, Path("beyond" if arguments.beyond else "")
-    everything = params.load()
-    hardware.fix_convolutions(everything.train.threads)
+    hardware.fix_convolutions(params.load().train.threads)
     test = splits.load(PREPARED / "test.safetensors")
-    pairs = files.read_csv(PREPARED / "near_duplicates.csv", ())
-    unseen = ~torch.isin(test.index, torch.tensor([int(pair["test_index"]) for pair in pairs]))
     card, networks, accuracies = classifier.load(root / f"data/models/{name}.safetensors")
 
-    x = classifier.inputs(card, test.images)
-    logits = torch.stack([classifier.logits(network, x, card.flip_average) for network in networks.values()])
-    correct = logits.argmax(2) == test.labels
-    # What a mean over models cannot show is shown of the first: the final model, or the first of train.seeds.
-    probabilities = torch.softmax(logits[0].double(), 1)
-    predicted = probabilities.argmax(1)
-
-    def measure(images: str, which: torch.Tensor) -> dict[str, Any]:
-        scores = evaluation.classification_metrics(probabilities[which], test.labels[which], test.classes)
-        over_seeds = evaluation.accuracy_over_seeds(correct[:, which])
-        return {"images": images, "n": int(which.sum()), **scores} | {f"seeds_{k}": v for k, v in over_seeds.items()}
-
-    subsets = [measure("all", torch.ones_like(unseen)), measure("without near-duplicates", unseen)]
-    metrics = subsets[0]
-    mistakes = evaluation.mistakes(probabilities, test.labels)
-    worst = mistakes[:N_MISTAKES]
-    captions = [
-        f"{test.classes[test.labels[i]]}, taken for\n{test.classes[predicted[i]]} ({probabilities[i].max():.2%})"
-        for i in worst
+    x = inference.inputs(card, test.x)
+    flip_average = card.configuration.flip_average
+    logits = torch.stack([inference.logits(network, x, flip_average) for network in networks.values()])
+    subsets = [
+        {"images": images, "n": int(chosen.sum()), **measure(logits[:, chosen], test.labels[chosen], test.classes)}
+        for images, chosen in (("all", torch.ones_like(test.labels).bool()), ("without near-duplicates", unseen(test)))
     ]
-    # For the report, and for the export to compare its answers with.
+    # Figures and tables that cannot show a mean over models show the first: the final model, or the first seed.
+    probabilities = torch.softmax(logits[0].double(), 1)
+    predicted, wrong = probabilities.argmax(1), misclassified(probabilities, test.labels)
+    # For the report, and for stage export to compare with.
     files.write_tensors(
         root / f"data/evaluated/{name}.safetensors",
-        {
-            "logits": logits,
-            "labels": test.labels,
-            "mistakes": mistakes,
-            "mistaken_images": test.images[mistakes],
-        },
-        {"config": card.configuration, "classes": test.classes},
+        {"logits": logits, "labels": test.labels, "mistakes": wrong, "mistaken_images": test.x[wrong]},
+        {"config": card.name, "classes": test.classes},
     )
 
-    folder, pictures = root / "metrics/evaluate", root / "metrics/figures"
+    metrics, plots = root / "metrics/evaluate", root / "metrics/figures"
     files.write_csv(
-        folder / f"{name}_predictions.csv",
+        metrics / f"{name}_predictions.csv",
         ("actual", "predicted"),
         [(test.classes[t], test.classes[p]) for t, p in zip(test.labels, predicted, strict=True)],
     )
-    files.write_csv(
-        folder / f"{name}_roc.csv",
-        ("class", "false_positive_rate", "true_positive_rate"),
-        evaluation.roc(probabilities, test.labels, test.classes),
-    )
-    files.write_csv(
-        folder / f"{name}_calibration.csv", evaluation.Bin._fields, evaluation.calibration(probabilities, test.labels)
-    )
-    figures.write(
-        pictures / f"confusion_{name}.png",
-        figures.confusion(metrics["confusion_matrix"], test.classes, f"{name}: {len(test.labels):,} test images"),
-    )
-    figures.write(
-        pictures / f"mistakes_{name}.png",
-        figures.mistakes(test.images[worst], captions, f"{name}: the most confident mistakes on the test images"),
-    )
+    rates = roc(probabilities, test.labels, test.classes)
+    files.write_csv(metrics / f"{name}_roc.csv", ("class", "false_positive_rate", "true_positive_rate"), rates)
+    files.write_csv(metrics / f"{name}_calibration.csv", Bin._fields, calibration(probabilities, test.labels))
+    matrix, title = subsets[0]["confusion_matrix"], f"{name}: {len(test.labels):,} test images"
+    figures.write(plots / f"confusion_{name}.png", figures.confusion(matrix, test.classes, title))
+    figures.write(plots / f"mistakes_{name}.png", gallery(name, test, probabilities, wrong[:N_IMAGES]))
     files.write_json(
-        folder / f"{name}.json",
+        metrics / f"{name}.json",
         {
-            "config": card.configuration,
-            "test_accuracy": metrics["accuracy"],
-            "test_accuracy_ci95": metrics["accuracy_ci95"],
+            "config": card.name,
+            "test_accuracy": subsets[0]["accuracy"],
+            "test_accuracy_ci95": subsets[0]["accuracy_ci95"],
             **accuracies,
             "n_seeds": len(networks),
             "n_parameters": classifier.n_parameters(next(iter(networks.values()))),
-            "confusion_matrix": metrics["confusion_matrix"],
+            "confusion_matrix": matrix,
             "subsets": subsets,
         },
     )
+
+
+def unseen(test: splits.Split) -> torch.Tensor:
+    """Whether each test image has no near-duplicate among the training and validation images, bool, N."""
+    pairs = files.read_csv(PREPARED / "near_duplicates.csv", ())
+    return ~torch.isin(test.index, torch.tensor([int(pair["test_index"]) for pair in pairs]))
+
+
+def measure(logits: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The metrics of the first model, and the accuracy over all of them; ``logits``: models x N x classes."""
+    over_seeds = accuracy_over_seeds(logits.argmax(2) == labels)
+    scores = classification_metrics(torch.softmax(logits[0].double(), 1), labels, classes)
+    return scores | {f"seeds_{key}": value for key, value in over_seeds.items()}
+
+
+def gallery(name: str, test: splits.Split, probabilities: torch.Tensor, chosen: torch.Tensor) -> "Figure":
+    """The chosen test images with their true and predicted class."""
+    captions = [
+        f"{test.classes[test.labels[i]]}, taken for\n{test.classes[probabilities[i].argmax()]} "
+        f"({probabilities[i].max():.2%})"
+        for i in chosen
+    ]
+    return figures.mistakes(test.x[chosen], captions, f"{name}: the most confident mistakes on the test images")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def main() -> None:
         for name, path in {"prepare": "prepare.json", "refit": "refit.json", "final": "evaluate/final.json"}.items()
     }
     onnx = export.to_onnx(card, networks["final"])
-    logits, found = evaluated["logits"][0], export.run(onnx, test.images, threads)
+    logits, found = evaluated["logits"][0], export.run(onnx, test.x, threads)
     same = int((found.argmax(1) == logits.argmax(1)).sum())
     difference, tolerance = (found - logits).abs().max().item(), TOLERANCE * logits.abs().max().item()
     print(f"onnxruntime and PyTorch: {same} of {len(logits)} answers are the same, logits differ by {difference:.1e}")

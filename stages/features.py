@@ -1,4 +1,4 @@
-"""Let a pretrained network look at the training and validation pictures once, and keep what it makes of them."""
+"""Extract features of the training and validation images with a pretrained backbone."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, params
-from cifar2.dataset import splits as dataset
+from cifar2.dataset import splits
 from cifar2.networks import transfer
 from cifar2.training import hardware
 
@@ -16,12 +16,12 @@ PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    everything = params.load()
-    hardware.fix_convolutions(everything.train.threads)
-    splits = {name: dataset.load(PREPARED / name) for name in ("train.safetensors", "val.safetensors")}
-    for name, split in splits.items():
-        features = transfer.features(split.images, **everything.features.model_dump())
-        dataset.save(FEATURES / name, replace(split, images=features, features=everything.features))
+    parameters = params.load()
+    hardware.fix_convolutions(parameters.train.threads)
+    sets = {name: splits.load(PREPARED / name) for name in ("train.safetensors", "val.safetensors")}
+    for name, split in sets.items():
+        features = transfer.features(split.x, **parameters.features.model_dump())
+        splits.save(FEATURES / name, replace(split, x=features, features=parameters.features))
 
 
 if __name__ == "__main__":

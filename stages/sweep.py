@@ -15,7 +15,7 @@ from cifar2 import errors, files, params
 from cifar2.dataset import splits as dataset
 from cifar2.report import figures
 from cifar2.sweep import space, trial
-from cifar2.training import checkpoint
+from cifar2.training.fingerprint import fingerprint
 
 # Outside of what DVC knows, which deletes the outputs of a stage before it runs.
 FOLDER = Path(".sweep")
@@ -33,7 +33,7 @@ def main() -> None:
     folder = Path("data", base.input)
     inputs = [folder / "train.safetensors", folder / "val.safetensors"]
     parameters = {"train": train, "normalise": everything.normalise, "asha": settings.asha}
-    common = checkpoint.digest(parameters, inputs, Path(trial.__file__))
+    common = fingerprint(parameters, inputs, Path(trial.__file__))
     keys = [hashlib.sha256(f"{common}{c.model_dump_json()}".encode()).hexdigest()[:16] for c in configurations]
     by_key = dict(zip(keys, configurations, strict=True))
 

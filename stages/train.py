@@ -1,4 +1,4 @@
-"""Train one configuration, once a seed: ``python stages/train.py NAME``."""
+"""Train one configuration, once per seed: ``python stages/train.py NAME``."""
 
 import argparse
 import sys
@@ -7,67 +7,47 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.dataset import splits
+from cifar2.evaluation.selection import Summary
 from cifar2.networks import classifier
-from cifar2.training import checkpoint, hardware, loop
+from cifar2.training import checkpoint, record
+from cifar2.training.loop import Diverged
 from cifar2.training.progress import Progress
+from cifar2.training.run import Run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="an entry of `configs` or `beyond` in params.yaml")
     name = parser.parse_args().name
-    everything = params.load()
-    known = everything.configs | everything.beyond
+    parameters = params.load()
+    train_params, known = parameters.train, parameters.configs | parameters.beyond
     if name not in known:
         raise errors.UserError(f"params.yaml: neither configs nor beyond has {name!r}, only {', '.join(known)}")
-    settings, configuration = everything.train, known[name]
-    root = Path("beyond" if name in everything.beyond else "")
+    configuration, root = known[name], Path("beyond" if name in parameters.beyond else "")
 
-    device = hardware.device(settings.device)
-    folder = Path("data", configuration.input)
-    split, val_split = splits.load(folder / "train.safetensors"), splits.load(folder / "val.safetensors")
-    card = classifier.describe(name, configuration, everything, split)
-    if card.convolves:
-        hardware.fix_convolutions(settings.threads)
-    train, val = (loop.examples(part, card.mean, card.std, device) for part in (split, val_split))
-    parameters = {"card": card, "configuration": configuration, "train": settings}
-    inputs = [folder / "train.safetensors", folder / "val.safetensors"]
+    inputs = [Path("data", configuration.input, f"{split}.safetensors") for split in ("train", "val")]
+    run = Run(name, configuration, parameters, *map(splits.load, inputs))
+    depends_on = {"card": run.card, "train": train_params}
     diverged = None
-    networks = {}
-    curves: list[list[loop.Epoch]] = []
     with (
-        checkpoint.kept(name, parameters, inputs, Path(__file__)) as checkpoints,
-        Progress(name, len(settings.seeds) * (configuration.epochs or settings.epochs)) as progress,
+        checkpoint.kept(name, depends_on, inputs, Path(__file__)) as checkpoints,
+        Progress(name, len(train_params.seeds) * (configuration.epochs or train_params.epochs)) as progress,
     ):
         try:
-            for seed in settings.seeds:
-                network = classifier.build(card.shape, seed).to(device)
-                curves.append([])
-                saved = checkpoint.Checkpoint(checkpoints / f"seed{seed}.safetensors", everything.checkpoints.every)
-                for epoch in loop.train(network, train, val, configuration, settings, seed, saved):
-                    curves[-1].append(epoch)
-                    progress.show(epoch)
-                networks[f"seed{seed}"] = network
-        except loop.Diverged as reason:
+            for epoch in run.epochs(train_params.seeds, checkpoints):
+                progress.show(epoch)
+        except Diverged as reason:
             diverged = str(reason)
             print(f"{name} diverged at {reason}")
 
-        if diverged is None:
-            summary = loop.summarise(curves, list(networks.values()), train, val, configuration)
-        else:
-            summary = dict.fromkeys(loop.SUMMARY)  # no number instead of a NaN
-        accuracies = {key: summary[key] for key in classifier.ACCURACIES}
-        classifier.save(root / f"data/models/train/{name}.safetensors", card, networks, accuracies)
-        loop.write_curves(root / f"metrics/curves/{name}.csv", name, curves)
-        files.write_json(
-            root / f"metrics/train/{name}.json",
-            {
-                **summary,
-                "n_seeds": len(settings.seeds),
-                "n_parameters": classifier.n_parameters(network),
-                "diverged": diverged,
-            },
-        )
+        # No number instead of a NaN.
+        summary = dict.fromkeys(Summary._fields) if diverged else run.summary()._asdict()
+        networks = {f"seed{seed}": n for seed, n in zip(train_params.seeds, run.networks, strict=False)}
+        accuracies = {key: summary[key] for key in ("val_accuracy", "train_accuracy")}
+        classifier.save(root / f"data/models/train/{name}.safetensors", run.card, networks, accuracies)
+        record.write_curves(root / f"metrics/curves/{name}.csv", name, run.curves)
+        counts = {"n_seeds": len(train_params.seeds), "n_parameters": run.n_parameters}
+        files.write_json(root / f"metrics/train/{name}.json", {**summary, **counts, "diverged": diverged})
 
 
 if __name__ == "__main__":

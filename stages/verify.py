@@ -1,111 +1,150 @@
-"""Prove backpropagation and SGD right before anything is trained with them; a failed check fails the stage."""
+"""Verify backpropagation and SGD before anything is trained with them; a failed check fails the stage."""
 
 import argparse
 import math
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, gradcheck, params, sgdcheck
 from cifar2.dataset import splits
+from cifar2.dataset.examples import Examples, examples
 from cifar2.mynet import MyNet
 from cifar2.report import figures
 
 # isort: split
 import torch
 
-TRAIN = Path("data/prepared/train.safetensors")
-METRICS = Path("metrics/verify.json")
-FIGURE = Path("metrics/figures/gradient_errors.png")
-# Training depends on this file.  It says what passed and no number, so that a last digit that differs on another
-# machine does not retrain everything.
+# Training depends on this file.  It names the passed checks and has no number, so that a last digit that differs on
+# another machine does not retrain everything.
 GATE = Path("data/verified.json")
+Layers = dict[gradcheck.Case, list[gradcheck.Errors]]
+
+
+class Check(NamedTuple):
+    """The comparison of a result with a reference.
+
+    Attributes:
+        name: the case.
+        metric: the metric that shows the largest error of its kind.
+        reference: the other method.
+        error: the largest difference.
+        tolerance: the largest error that passes.
+    """
+
+    name: str
+    metric: str
+    reference: str
+    error: float
+    tolerance: float
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     GATE.unlink(missing_ok=True)
-    torch.set_num_threads(1)  # the last digit of a sum over a million numbers depends on how many threads share it
-    everything = params.load()
-    settings = everything.verify
-    split = splits.load(TRAIN)
-    x = splits.normalise(split.images[:512], everything.normalise.mean, everything.normalise.std).flatten(1)
-    y = split.labels[:512]
-    n_l = (x.shape[1], *everything.train.hidden, len(split.classes))
-    activation = everything.train.activation
-    full = gradcheck.Case(n_l, activation, "identity", "cross_entropy", 32)
-    torch.manual_seed(settings.seed)
-    network = MyNet(n_l, activation, "identity").double()
+    torch.set_num_threads(1)  # the last digit of a sum over a million numbers depends on the number of threads
+    parameters = params.load()
+    verify = parameters.verify
+    split = splits.load(Path("data/prepared/train.safetensors"))
+    split = splits.Split(split.x[:512], split.labels[:512], split.index[:512], split.classes)
+    images = examples(split, parameters.normalise.mean, parameters.normalise.std)
+    n_l = (images.x[0].numel(), *parameters.train.hidden, len(split.classes))
+    network = gradcheck.Case(n_l, parameters.train.activation, "identity", "cross_entropy", 32)
 
-    cases = gradcheck.cases(settings.depths, settings.widths, settings.activations, settings.batch_sizes)
-    checks = []
-    by_layer: dict[tuple[int, str], list[gradcheck.Errors]] = {}
-    for case in cases:
-        layers = gradcheck.check(case, settings.seed)
-        checks.append((case, gradcheck.worst(layers)))
-        for layer, found in enumerate(layers, 1):
-            by_layer.setdefault((layer, case.activation), []).append(found)
-    on_images = gradcheck.check_directions(
-        network, x[: full.batch_size].double(), y[: full.batch_size], full.loss, settings.directions, settings.seed
-    )
-    checks.append((full, on_images))
-    trajectories = {
-        f"SGD {name}, {str(dtype).removeprefix('torch.')}": sgdcheck.trajectory_difference(
-            x.to(dtype), y, len(split.classes), hyperparameters, settings.sgd_steps, settings.seed
-        )
-        for name, hyperparameters in sgdcheck.VARIANTS.items()
-        for dtype in (torch.float32, torch.float64)
+    layers = {
+        case: gradcheck.check(case, verify.seed)
+        for case in gradcheck.cases(verify.depths, verify.widths, verify.activations, verify.batch_sizes)
     }
-
-    in_place = {
-        f"in place, {name}": sgdcheck.inplace_difference(
-            x.double(), y, n_l, activation, hyperparameters, batch_size=100, epochs=2, seed=settings.seed, **regularised
-        )
-        for name, hyperparameters, regularised in [
-            *((name, variant, {}) for name, variant in sgdcheck.VARIANTS.items()),
-            ("dropout and label smoothing", sgdcheck.VARIANTS["momentum and weight decay"], sgdcheck.REGULARISED),
-        ]
-    }
-
-    tolerances = gradcheck.Errors(settings.autograd_tolerance, settings.finite_difference_tolerance)
-    failed = [
-        f"{case}: relative error {error:.1e} against {method}, tolerance {tolerance:.1e}"
-        for case, found in checks
-        for method, error, tolerance in zip(found._fields, found, tolerances, strict=True)
-        if not error <= tolerance
-    ] + [f"{name}: differs from torch.optim.SGD by {d:.1e}" for name, d in trajectories.items() if d != 0]
-    failed += [
-        f"{name}: differs from backpropagation and SGD by {d:.1e} of the largest, tolerance {tolerances.autograd:.1e}"
-        for name, d in in_place.items()
-        if not d <= tolerances.autograd
+    cases = [(case, gradcheck.worst(of_layers)) for case, of_layers in layers.items()]
+    cases.append((network, on_images(network, images, verify)))
+    tolerances = gradcheck.Errors(verify.autograd_tolerance, verify.finite_difference_tolerance)
+    checks = [
+        *gradient_checks(cases, tolerances),
+        *sgd_checks(images, len(split.classes), verify),
+        *in_place_checks(images, network, verify),
     ]
+    failed = [check for check in checks if not check.error <= check.tolerance]
+    passed = list(dict.fromkeys(check.name for check in checks))
 
-    # The numbers and the picture are written also when a check failed: they show where.
-    figures.write(FIGURE, figures.gradient_errors(checks, tolerances))
+    # Numbers and figure are written also if a check failed: they show where.
+    figures.write(Path("metrics/figures/gradient_errors.png"), figures.gradient_errors(cases, tolerances))
     files.write_json(
-        METRICS,
+        Path("metrics/verify.json"),
         {
-            "backprop_vs_autograd_max_rel_error": worst([found.autograd for _, found in checks]),
-            "backprop_vs_finite_difference_max_rel_error": worst([found.finite_difference for _, found in checks]),
-            "sgd_vs_torch_max_abs_diff": worst(list(trajectories.values())),
-            "inplace_vs_backprop_and_sgd_max_rel_diff": worst(list(in_place.values())),
-            "n_checks": len(checks) + len(trajectories) + len(in_place),
+            **{check.metric: largest(c.error for c in checks if c.metric == check.metric) for check in checks},
+            "n_checks": len(passed),
             "passed": not failed,
-            "by_layer": [
-                {"layer": layer, "activation": activation}
-                | {method: worst([error]) for method, error in gradcheck.worst(found)._asdict().items()}
-                for (layer, activation), found in sorted(by_layer.items())
-            ],
+            "by_layer": by_layer(layers),
         },
     )
-    if failed:
-        raise errors.UserError(f"verification failed in {len(failed)} of its checks; {failed[0]}")
-    files.write_json(GATE, {"passed": [*(str(case) for case, _ in checks), *trajectories, *in_place]})
+    for check in failed:
+        raise errors.UserError(
+            f"verification failed in {len(failed)} of its checks; {check.name}: error {check.error:.1e} against "
+            f"{check.reference}, tolerance {check.tolerance:g}"
+        )
+    files.write_json(GATE, {"passed": passed})
 
 
-def worst(found: list[float]) -> float | None:
-    """The largest error, or None where one is not even a number."""
-    return max(found) if all(map(math.isfinite, found)) else None
+def on_images(case: gradcheck.Case, images: Examples, verify: params.Verify) -> gradcheck.Errors:
+    """The errors of the full network on the first images."""
+    torch.manual_seed(verify.seed)
+    network = MyNet(case.n_l, case.activation, case.output_activation).double()
+    x, y = images.x.flatten(1)[: case.batch_size].double(), images.y[: case.batch_size]
+    return gradcheck.check_directions(network, x, y, case.loss, verify.directions, verify.seed)
+
+
+def gradient_checks(
+    cases: Iterable[tuple[gradcheck.Case, gradcheck.Errors]], tolerances: gradcheck.Errors
+) -> Iterator[Check]:
+    """Backpropagation against autograd and central differences: relative errors."""
+    for case, found in cases:
+        for method, error, tolerance in zip(found._fields, found, tolerances, strict=True):
+            yield Check(str(case), f"backprop_vs_{method}_max_rel_error", method, error, tolerance)
+
+
+def sgd_checks(images: Examples, n_classes: int, verify: params.Verify) -> Iterator[Check]:
+    """SGD against torch.optim.SGD: equal bits."""
+    for name, hyperparameters in sgdcheck.VARIANTS.items():
+        for dtype in (torch.float32, torch.float64):
+            difference = sgdcheck.trajectory_difference(
+                images.x.flatten(1).to(dtype), images.y, n_classes, hyperparameters, verify.sgd_steps, verify.seed
+            )
+            precision = str(dtype).removeprefix("torch.")
+            yield Check(f"SGD {name}, {precision}", "sgd_vs_torch_max_abs_diff", "torch.optim.SGD", difference, 0.0)
+
+
+def in_place_checks(images: Examples, case: gradcheck.Case, verify: params.Verify) -> Iterator[Check]:
+    """The in-place epoch against backpropagation and SGD: relative to the largest parameter."""
+    regularised = {**sgdcheck.VARIANTS["momentum and weight decay"], **sgdcheck.REGULARISED}
+    variants: dict[str, dict[str, Any]] = {**sgdcheck.VARIANTS, "dropout and label smoothing": regularised}
+    for name, settings in variants.items():
+        difference = sgdcheck.inplace_difference(
+            *(images.x.flatten(1).double(), images.y, case.n_l, case.activation),
+            **(settings | {"batch_size": 100, "epochs": 2, "seed": verify.seed}),
+        )
+        metric, reference = "inplace_vs_backprop_and_sgd_max_rel_diff", "backpropagation and SGD"
+        yield Check(f"in place, {name}", metric, reference, difference, verify.autograd_tolerance)
+
+
+def by_layer(layers: Layers) -> list[dict[str, Any]]:
+    """The largest errors of each layer with each activation function."""
+    groups: dict[tuple[int, str], list[gradcheck.Errors]] = {}
+    for case, of_layers in layers.items():
+        for layer, found in enumerate(of_layers, 1):
+            groups.setdefault((layer, case.activation), []).append(found)
+    return [
+        {"layer": layer, "activation": activation}
+        | {method: largest([error]) for method, error in gradcheck.worst(found)._asdict().items()}
+        for (layer, activation), found in sorted(groups.items())
+    ]
+
+
+def largest(found: Iterable[float]) -> float | None:
+    """The largest error, or None if one is not a number."""
+    values = list(found)
+    return max(values) if all(map(math.isfinite, values)) else None
 
 
 if __name__ == "__main__":

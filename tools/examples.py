@@ -21,7 +21,7 @@ def main() -> None:
     images = {
         folder / f"{name}{number}.png": image
         for label, name in enumerate(val.classes)
-        for number, image in enumerate(val.images[val.labels == label][:N], start=1)
+        for number, image in enumerate(val.x[val.labels == label][:N], start=1)
     }
     for path, image in images.items():
         files.write(path, figures.png(image))

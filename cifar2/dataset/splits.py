@@ -1,4 +1,4 @@
-"""The pictures of the chosen classes, or what was made of them: split, save, load, normalise."""
+"""The images of the chosen classes, or their features: choose, split, save, load."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from cifar2.params import Features
 
 @dataclass(frozen=True)
 class Split:
-    """Some pictures.
+    """A training, validation or test set.
 
     Attributes:
-        images: uint8, N x 3 x 32 x 32, channels red, green, blue; or features made of them, float32, N x F.
-        labels: int64, N, each the position of the picture's class in ``classes``.
-        index: int64, N, each picture's place in the official order of CIFAR-10's training or test part.
-        classes: the names of the classes.
-        features: what made the features, if they are any.
+        x: images, uint8, N x 3 x 32 x 32, channels red, green, blue; or their features, float32, N x F.
+        labels: int64, N, each the position of the class in ``classes``.
+        index: int64, N, the index of each image in the official order of CIFAR-10's training or test set.
+        classes: names of the classes.
+        features: the feature extractor, if ``x`` holds features.
     """
 
-    images: Tensor
+    x: Tensor
     labels: Tensor
     index: Tensor
     classes: tuple[str, ...]
@@ -32,9 +32,9 @@ class Split:
 
 
 def split_indices(n: int, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide 0 .. n-1 at random into a training and a validation part, each in ascending order.
+    """Divide 0 .. n-1 at random into training and validation indices, each in ascending order.
 
-    All classes are drawn together, so a class's share of the parts varies as chance has it (no stratification).
+    All classes are drawn together (no stratification), so the class fractions of the two vary by chance.
     """
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     n_train = n - round(n * val_fraction)
@@ -42,14 +42,14 @@ def split_indices(n: int, val_fraction: float, seed: int) -> tuple[Tensor, Tenso
 
 
 def select(images: Tensor, labels: Tensor, index: Tensor, names: Sequence[str], classes: Sequence[str]) -> Split:
-    """Keep the pictures out of ``index`` whose class is one of ``classes``.
+    """Keep the images at ``index`` whose class is one of ``classes``.
 
     Args:
-        images: uint8, all pictures, M x 3 x 32 x 32.
-        labels: M labels that point into ``names``.
-        index: the places to choose from.
-        names: what the labels mean.
-        classes: the classes to keep; a class's place here is its new label.
+        images: all images, uint8, M x 3 x 32 x 32.
+        labels: M labels, positions in ``names``.
+        index: indices of the images to choose from.
+        names: class names of ``labels``.
+        classes: classes to keep; their positions are the new labels.
     """
     new_label = torch.full((len(names),), -1)
     for label, name in enumerate(classes):
@@ -62,14 +62,14 @@ def select(images: Tensor, labels: Tensor, index: Tensor, names: Sequence[str], 
 def save(path: Path, split: Split) -> None:
     """Write ``split`` as safetensors."""
     about = {"classes": split.classes, "features": split.features.model_dump() if split.features else None}
-    files.write_tensors(path, {"images": split.images, "labels": split.labels, "index": split.index}, about)
+    files.write_tensors(path, {"images": split.x, "labels": split.labels, "index": split.index}, about)
 
 
 def load(path: Path) -> Split:
-    """Read what :func:`save` wrote.
+    """Read a file written by :func:`save`.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or corrupted.
     """
     tensors, about = files.read_tensors(path)
     try:
@@ -82,9 +82,9 @@ def load(path: Path) -> Split:
 
 
 def join(first: Split, second: Split) -> Split:
-    """The pictures of both, in this order."""
+    """Both splits as one, in this order."""
     return Split(
-        torch.cat([first.images, second.images]),
+        torch.cat([first.x, second.x]),
         torch.cat([first.labels, second.labels]),
         torch.cat([first.index, second.index]),
         first.classes,
@@ -92,14 +92,8 @@ def join(first: Split, second: Split) -> Split:
     )
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Turn uint8 pictures (N x 3 x 32 x 32) into float32: scaled to 0..1, then (value - mean) / std per channel."""
-    mean_, std_ = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (mean, std))
-    return images.float().div_(255).sub_(mean_).div_(std_)
-
-
 def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of uint8 pictures, on the scale 0 to 1."""
+    """Mean and standard deviation of each channel of uint8 images, on the scale 0 to 1."""
     # Sums of integers are exact, so the result does not depend on the order of summation.
     values = images.transpose(0, 1).flatten(1).long()
     n = values.shape[1]

@@ -14,7 +14,7 @@ import torch
 
 from cifar2 import errors
 from cifar2.dataset import image_file
-from cifar2.networks import classifier
+from cifar2.networks import classifier, inference
 
 PROJECT = Path(__file__).parents[2]
 FINAL = Path("data/models/final.safetensors")
@@ -67,7 +67,7 @@ def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
     path = _model(model)
     card, networks, _ = classifier.load(path)
     if not networks:
-        raise errors.UserError(f"{path} holds no model: training {card.configuration} diverged")
+        raise errors.UserError(f"{path} holds no model: training {card.name} diverged")
     paths, failed = _expanded(names)
     readable, images = [], []
     for path in paths:
@@ -79,8 +79,10 @@ def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
             _report(f"error: {error}")
     predictions = []
     if images:
-        x = classifier.inputs(card, torch.stack(images))
-        by_model = [classifier.probabilities(network, x, card.flip_average) for network in networks.values()]
+        x = inference.inputs(card, torch.stack(images))
+        by_model = [
+            inference.probabilities(network, x, card.configuration.flip_average) for network in networks.values()
+        ]
         predictions = torch.stack(by_model).mean(0).tolist()
     found = [
         {

@@ -9,7 +9,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from cifar2.dataset import splits
+from cifar2.dataset.examples import normalise
 from cifar2.networks import classifier, transfer
 
 # Pictures that onnxruntime sees at once.
@@ -33,12 +33,12 @@ class Whole(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """The logits, N x classes, for pictures, uint8, N x 3 x 32 x 32."""
         if self.backbone and self.card.features:
-            x = splits.normalise(pictures, transfer.MEAN, transfer.STD)
+            x = normalise(pictures, transfer.MEAN, transfer.STD)
             x = transfer.look(self.backbone, x, self.card.features.flip_average)
         else:
-            x = splits.normalise(pictures, self.card.mean, self.card.std)
+            x = normalise(pictures, self.card.mean, self.card.std)
         logits: Tensor = self.network(x)
-        return (logits + self.network(x.flip(-1))) / 2 if self.card.flip_average else logits
+        return (logits + self.network(x.flip(-1))) / 2 if self.card.configuration.flip_average else logits
 
 
 def to_onnx(card: classifier.Card, network: nn.Module) -> bytes:

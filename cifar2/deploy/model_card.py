@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cifar2.networks.classifier import Card, CnnShape, TransferShape
+from cifar2 import params
+from cifar2.networks.classifier import Card
 
 
 def kind(card: Card) -> str:
@@ -13,9 +14,11 @@ def kind(card: Card) -> str:
             f"a linear classifier on features of the pictures at {card.features.image_size} pixels, found by "
             f"{card.features.backbone}, which had learned from ImageNet"
         )
-    if isinstance(card.shape, TransferShape):
-        return f"{card.shape.backbone}, which had learned from ImageNet, with a new last layer"
-    return "a convolutional network" if isinstance(card.shape, CnnShape) else "a fully connected network (MyNet)"
+    if isinstance(card.configuration, params.Transfer):
+        return f"{card.configuration.backbone}, which had learned from ImageNet, with a new last layer"
+    if isinstance(card.configuration, params.Cnn):
+        return "a convolutional network"
+    return "a fully connected network (MyNet)"
 
 
 def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final: Mapping[str, Any]) -> str:
@@ -41,7 +44,7 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
 
 ## What it is
 A classifier of pictures of 32 x 32 pixels: {classes}. It is {kind(card)};
-{final["n_parameters"]:,} parameters learned from these pictures, as configuration `{card.configuration}` says.
+{final["n_parameters"]:,} parameters learned from these pictures, as configuration `{card.name}` says.
 `final.safetensors` holds its weights for `cifar2 predict` and `cifar2.networks.classifier.load`, `final.onnx` the
 whole of it, from uint8 pictures (N x 3 x 32 x 32, red, green, blue) to logits; on all test images onnxruntime's logits
 match PyTorch's up to rounding.

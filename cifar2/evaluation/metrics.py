@@ -70,8 +70,8 @@ def classification_metrics(probabilities: Tensor, labels: Tensor, classes: Seque
     }
 
 
-def mistakes(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The places of the wrong answers, the most confident first."""
+def misclassified(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The indices of the misclassified images, the most confident predictions first."""
     confidence, predicted = probabilities.max(1)
     wrong = torch.nonzero(predicted != labels).squeeze(1)
     return wrong[confidence[wrong].argsort(descending=True, stable=True)]

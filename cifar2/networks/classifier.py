@@ -1,148 +1,102 @@
-"""Classifiers on disk: what one needs to know to build and use them, and their weights."""
+"""Trained classifiers on disk: their weights, and everything needed to use them."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor, nn
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
 
 from cifar2 import files, params
-from cifar2.dataset import splits
+from cifar2.dataset.splits import Split
 from cifar2.errors import UserError
 from cifar2.mynet import MyNet
 from cifar2.networks import transfer
 from cifar2.networks.cnn import Cnn
 
-# Pictures that a network sees at once where nothing is learned.
-BATCH = 256
-# What is kept beside a classifier's weights of how it did.
-ACCURACIES = ("val_accuracy", "train_accuracy")
 
-
-class _Fixed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MyNetShape(_Fixed):
-    """What a ``MyNet`` with logits for outputs is made from."""
-
-    kind: Literal["mynet"] = "mynet"
-    n_l: tuple[int, ...]
-    activation: str
-    dropout: float = 0.0
-
-
-class CnnShape(_Fixed):
-    """What a ``Cnn`` is made from."""
-
-    kind: Literal["cnn"] = "cnn"
-    channels: tuple[int, ...]
-    n_classes: int
-    dropout: float
-
-
-class TransferShape(_Fixed):
-    """What a ``Transfer`` is made from."""
-
-    kind: Literal["transfer"] = "transfer"
-    backbone: str
-    image_size: int
-    trainable_blocks: int | Literal["all"]
-    n_classes: int
-    dropout: float
-
-
-Shape = MyNetShape | CnnShape | TransferShape
-
-
-class Card(_Fixed):
-    """All that is needed to use a classifier's weights on a picture.
+class Card(BaseModel):
+    """The description of a classifier: how to build its network, prepare its inputs and name its outputs.
 
     Attributes:
-        configuration: the name of the configuration that it was trained with.
-        shape: of its network.
-        features: what makes features of a picture before the network sees them, if anything does.
-        flip_average: whether its answers are the mean over a picture and its mirror image.
-        classes: what the outputs mean.
-        mean, std: the normalisation of the pictures, by channel.
+        name: name of the configuration that it was trained with.
+        configuration: that configuration.
+        n_l: number of units of each layer of a ``MyNet``, input and output included; empty for other networks.
+        activation: activation function of the hidden layers of a ``MyNet``.
+        features: the feature extractor between the images and the network, if there is one.
+        classes: names of the outputs.
+        mean, std: normalisation of the images, by channel.
     """
 
-    configuration: str
-    shape: Annotated[Shape, Field(discriminator="kind")]
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    configuration: params.AnyConfiguration
+    n_l: tuple[int, ...]
+    activation: str
     features: params.Features | None
-    flip_average: bool
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @property
     def convolves(self) -> bool:
-        """Whether its network has convolutions (what makes its features has them in any case)."""
-        return not isinstance(self.shape, MyNetShape)
+        """Whether the network has convolutions (a feature extractor does not count)."""
+        return not self.n_l
 
 
-def describe(name: str, configuration: params.AnyConfiguration, everything: params.Params, split: splits.Split) -> Card:
-    """The card of the classifier that the configuration called ``name`` learns from ``split``."""
-    normalise, train = everything.normalise, everything.train
-    mean, std = tuple(normalise.mean), tuple(normalise.std)
-    dropout, n_classes = configuration.dropout, len(split.classes)
-    shape: Shape
+def describe(name: str, configuration: params.AnyConfiguration, all_params: params.Params, split: Split) -> Card:
+    """The card of a classifier trained on ``split`` with the configuration called ``name``."""
+    mean, std = tuple(all_params.normalise.mean), tuple(all_params.normalise.std)
+    hidden = all_params.train.hidden if isinstance(configuration, params.Mlp) else []
+    n_l: tuple[int, ...] = (split.x[0].numel(), *hidden, len(split.classes))
     if isinstance(configuration, params.Cnn):
-        shape = CnnShape(channels=tuple(configuration.channels), n_classes=n_classes, dropout=dropout)
-    elif isinstance(configuration, params.Transfer) and configuration.backbone and configuration.image_size:
-        mean, std = transfer.MEAN, transfer.STD
-        shape = TransferShape(
-            backbone=configuration.backbone,
-            image_size=configuration.image_size,
-            trainable_blocks=configuration.trainable_blocks,
-            n_classes=n_classes,
-            dropout=dropout,
-        )
-    else:
-        hidden = train.hidden if isinstance(configuration, params.Mlp) else []
-        n_l = (split.images[0].numel(), *hidden, n_classes)
-        shape = MyNetShape(n_l=n_l, activation=train.activation, dropout=dropout)
+        n_l = ()
+    elif isinstance(configuration, params.Transfer) and configuration.backbone:
+        n_l, mean, std = (), transfer.MEAN, transfer.STD
     return Card(
-        configuration=name,
-        shape=shape,
+        name=name,
+        configuration=configuration,
+        n_l=n_l,
+        activation=all_params.train.activation,
         features=split.features,
-        flip_average=configuration.flip_average,
         classes=split.classes,
         mean=mean,
         std=std,
     )
 
 
-def build(shape: Shape, seed: int, pretrained: bool = True) -> nn.Module:
-    """A new network with PyTorch's initial weights for ``seed``; the global random state stays as it was.
+def build(card: Card, seed: int, pretrained: bool = True) -> nn.Module:
+    """A new network with PyTorch's initial weights; the global random state does not change.
 
     Args:
-        shape: what to build.
-        seed: of the weights.
-        pretrained: whether a backbone gets the weights that it learned elsewhere, and not random ones.
+        card: the description of the network.
+        seed: seed of the weights.
+        pretrained: whether a backbone gets its pretrained weights, or random ones.
+
+    Raises:
+        UserError: the backbone is unknown, or its weights are not available.
     """
+    n_classes = len(card.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        match shape:
-            case MyNetShape():
-                return MyNet(shape.n_l, shape.activation, "identity", shape.dropout)
-            case CnnShape():
-                return Cnn(shape.channels, shape.n_classes, shape.dropout)
-            case TransferShape():
-                arguments = shape.model_dump(exclude={"kind"})
-                return transfer.Transfer(**arguments, pretrained=pretrained)
+        match card.configuration:
+            case params.Cnn() as c:
+                return Cnn(c.channels, n_classes, c.dropout)
+            case params.Transfer(backbone=str() as backbone, image_size=int() as size) as c:
+                return transfer.Transfer(backbone, size, c.trainable_blocks, n_classes, c.dropout, pretrained)
+            case c:
+                return MyNet(card.n_l, card.activation, "identity", c.dropout)
 
 
 def save(path: Path, card: Card, models: Mapping[str, nn.Module], accuracies: Mapping[str, float | None]) -> None:
-    """Write ``models``, one or several of the same kind, each under its key.
+    """Write ``models`` to one file.
 
     Args:
-        path: where to.
-        card: of all of them.
-        models: by key.
-        accuracies: of ``ACCURACIES``, what is known; a mean if there are several.
+        path: path of the file.
+        card: the description of all ``models``.
+        models: networks by name, for example ``seed0``.
+        accuracies: ``val_accuracy`` and ``train_accuracy``, means over ``models``; None if unknown.
     """
     tensors = {f"{key}/{name}": t for key, model in models.items() for name, t in model.state_dict().items()}
     files.write_tensors(
@@ -151,10 +105,10 @@ def save(path: Path, card: Card, models: Mapping[str, nn.Module], accuracies: Ma
 
 
 def load(path: Path) -> tuple[Card, dict[str, nn.Module], dict[str, float | None]]:
-    """Read what :func:`save` wrote: the card, the models in evaluation mode, the accuracies.
+    """Read a file written by :func:`save`: the card, the models in evaluation mode, the accuracies.
 
     Raises:
-        UserError: the file is missing, damaged, or another one of this pipeline's.
+        UserError: the file is missing or corrupted, or holds no model.
     """
     tensors, about = files.read_tensors(path)
     if "card" not in about:
@@ -164,7 +118,7 @@ def load(path: Path) -> tuple[Card, dict[str, nn.Module], dict[str, float | None
         card = Card.model_validate(about["card"])
         models = {}
         for key in about["keys"]:
-            models[key] = build(card.shape, seed=0, pretrained=False).eval()
+            models[key] = build(card, seed=0, pretrained=False).eval()
             prefix = f"{key}/"
             models[key].load_state_dict(
                 {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -175,24 +129,5 @@ def load(path: Path) -> tuple[Card, dict[str, nn.Module], dict[str, float | None
 
 
 def n_parameters(model: nn.Module) -> int:
-    """How many numbers it learns; what is frozen does not count."""
+    """The number of trainable parameters; frozen ones do not count."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def inputs(card: Card, images: Tensor) -> Tensor:
-    """What the network of ``card`` reads for uint8 pictures, N x 3 x 32 x 32."""
-    if card.features:
-        return transfer.features(images, **card.features.model_dump())
-    return splits.normalise(images, card.mean, card.std)
-
-
-@torch.no_grad()
-def logits(model: nn.Module, x: Tensor, flip_average: bool = False) -> Tensor:
-    """The outputs for inputs ``x``, N x classes; with ``flip_average`` their mean over pictures and mirror images."""
-    outputs = torch.cat([model(batch) for batch in torch.split(x, BATCH)])
-    return (outputs + logits(model, x.flip(-1))) / 2 if flip_average else outputs
-
-
-def probabilities(model: nn.Module, x: Tensor, flip_average: bool = False) -> Tensor:
-    """The softmax of the logits, float64, N x classes."""
-    return torch.softmax(logits(model, x, flip_average).double(), 1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cifar2.dataset import splits
+from cifar2.dataset.examples import normalise
 from cifar2.errors import UserError, did_you_mean
 from cifar2.training import progress
 
@@ -92,7 +92,7 @@ def features(images: Tensor, backbone: str, image_size: int, flip_average: bool)
     """
     network = frozen(backbone, image_size)
     batches = progress.steps(torch.split(images, BATCH), f"{len(images):,} pictures seen by {backbone}")
-    return torch.cat([look(network, splits.normalise(batch, MEAN, STD), flip_average) for batch in batches])
+    return torch.cat([look(network, normalise(batch, MEAN, STD), flip_average) for batch in batches])
 
 
 def frozen(backbone: str, image_size: int) -> Transfer:

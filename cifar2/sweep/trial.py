@@ -1,26 +1,26 @@
-"""One trial of a sweep: a configuration trained once a seed, of which the numbers are kept and the models are not."""
+"""One trial of a sweep: a configuration trained once per seed.  Its results are kept, its models are not."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from cifar2 import params
-from cifar2.dataset import splits
-from cifar2.networks import classifier
-from cifar2.training import hardware, loop
+from cifar2.dataset.splits import Split
+from cifar2.evaluation.selection import NUMBERS
+from cifar2.training.loop import Diverged
+from cifar2.training.run import Run
 
-# What a table of trials shows of each.
-OUTCOME = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "train_accuracy", "gap", "stopped", "diverged")
+# The columns of the table of trials.  `stopped`: the epoch at which ASHA stopped the trial, or None; `diverged`: the
+# reason, or None.
+OUTCOME = (*NUMBERS, "stopped", "diverged")
 
 
 class Report(NamedTuple):
-    """What a trial says of itself, after each epoch of its first seed, and at its end.
+    """The state of a trial after an epoch of its first seed, or at its end.
 
     Attributes:
-        score: the validation accuracy, 0 to 1; 0 when it diverged.
-        outcome: ``OUTCOME``, the last two of which are the epoch, if it is none of the end, and why it diverged.
-        done: whether this is the end.
+        score: validation accuracy, 0 to 1; 0 if the trial diverged.
+        outcome: the values of ``OUTCOME``.
+        done: whether the trial has ended.
     """
 
     score: float
@@ -29,36 +29,25 @@ class Report(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """What trials are of: the parameters, with the sweep's seeds, the data, and the configurations by key."""
+    """The trials of a sweep: all parameters with the seeds of the sweep, the data, and the configurations by key."""
 
-    everything: params.Params
-    train: splits.Split
-    val: splits.Split
+    params: params.Params
+    train: Split
+    val: Split
     configurations: Mapping[str, params.AnyConfiguration]
 
     def run(self, key: str) -> Iterator[Report]:
-        """Train the configuration under ``key`` as stage `train` would."""
-        configuration, settings = self.configurations[key], self.everything.train
-        card = classifier.describe("trial", configuration, self.everything, self.train)
-        device = hardware.device(settings.device)
-        if card.convolves:
-            hardware.fix_convolutions(settings.threads)
-        train, val = (loop.examples(part, card.mean, card.std, device) for part in (self.train, self.val))
-        curves: list[list[loop.Epoch]] = []
-        networks: list[nn.Module] = []
+        """Train the configuration under ``key`` as stage `train` does."""
+        run = Run("trial", self.configurations[key], self.params, self.train, self.val)
+        seeds = self.params.train.seeds
         outcome: dict[str, Any] = dict.fromkeys(OUTCOME)
         try:
-            for seed in settings.seeds:
-                networks.append(classifier.build(card.shape, seed).to(device))
-                curves.append([])
-                for epoch in loop.train(networks[-1], train, val, configuration, settings, seed):
-                    curves[-1].append(epoch)
-                    if seed == settings.seeds[0]:
-                        so_far = {key: value for key, value in epoch._asdict().items() if key in outcome}
-                        yield Report(epoch.val_accuracy or 0.0, outcome | so_far | {"stopped": epoch.epoch}, False)
-        except loop.Diverged as reason:
+            for epoch in run.epochs(seeds):
+                if epoch.seed == seeds[0]:
+                    so_far = {key: value for key, value in epoch._asdict().items() if key in outcome}
+                    yield Report(epoch.val_accuracy or 0.0, outcome | so_far | {"stopped": epoch.epoch}, False)
+        except Diverged as reason:
             yield Report(0.0, outcome | {"diverged": str(reason)}, True)
         else:
-            summary = loop.summarise(curves, networks, train, val, configuration)
-            known = {key: summary[key] for key in OUTCOME if key in summary}
-            yield Report(summary["val_accuracy"], outcome | known, True)
+            summary = run.summary()
+            yield Report(summary.val_accuracy, outcome | {key: getattr(summary, key) for key in NUMBERS}, True)

@@ -1,47 +1,44 @@
-"""Checkpoints: a training run that was killed goes on from its last one, and ends with the same bits.
+"""Checkpoints: an interrupted training run resumes from its last one, and ends with the same bits.
 
-They lie in a folder named after a hash of all that a run depends on: its parameters, its data, its code.  Those of any
-other run have another name, and are never read.
+They lie in a folder named after the fingerprint of the run.  A run with other parameters, data or code has another
+folder, and never reads them.
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from pydantic_core import to_json
 from torch import Tensor
 from tqdm import tqdm
 
 from cifar2 import files
 from cifar2.errors import UserError
-from cifar2.training import fingerprint
+from cifar2.training.fingerprint import fingerprint
 
-# Outside of what DVC knows, which deletes the outputs of a stage before it runs.
+# Not a DVC output: DVC deletes a stage's outputs before running it.
 FOLDER = Path(".checkpoints")
 
 
 @contextmanager
 def kept(name: str, parameters: Mapping[str, Any], inputs: Iterable[Path], script: Path) -> Iterator[Path]:
-    """A folder for the checkpoints of ``name``'s runs, which goes when the block ends well: their outputs are written.
+    """A folder for the checkpoints of ``name``, deleted when the block ends without an error.
 
     Args:
-        name: of the configuration, or ``final``.
-        parameters: whatever the runs depend on: numbers, texts, lists, pydantic's models.
-        inputs: the files that they learn from.
-        script: what trains.
+        name: name of the configuration, or ``final``.
+        parameters: parameters of the run (see ``fingerprint``).
+        inputs: data files of the run.
+        script: the script of the stage.
 
     Raises:
-        UserError: another process trains ``name`` in this workspace, as one may whose ``dvc repro`` was killed alone.
+        UserError: another process trains ``name`` in this workspace, for example one whose ``dvc repro`` was killed.
     """
-    folder = FOLDER / name / digest(parameters, inputs, script)
+    folder = FOLDER / name / fingerprint(parameters, inputs, script)
     folder.mkdir(parents=True, exist_ok=True)
-    # The lock of a process ends with it, however that ends (flock(2)).
+    # A lock ends with its process, even by `kill -9` (flock(2)).
     lock = os.open(FOLDER / name, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,40 +50,38 @@ def kept(name: str, parameters: Mapping[str, Any], inputs: Iterable[Path], scrip
         os.close(lock)
 
 
-def digest(parameters: Mapping[str, Any], inputs: Iterable[Path], script: Path) -> str:
-    """16 hexadecimal digits for the parameters, the inputs' content, the code of ``script`` and of all that it imports.
+class Saved(NamedTuple):
+    """The content of a checkpoint: the rows of the curve, and groups of tensors by name."""
 
-    And for torch's version.
-
-    Raises:
-        UserError: an input is missing.
-    """
-    found = hashlib.sha256(to_json({"parameters": parameters, "torch": torch.__version__}))
-    for path in [*inputs, script, *sorted(fingerprint.modules(script))]:
-        found.update(hashlib.sha256(files.read(path)).digest())
-    return found.hexdigest()[:16]
+    curve: list[list[Any]]
+    tensors: dict[str, dict[str, Tensor]]
 
 
 class Checkpoint(NamedTuple):
-    """The checkpoint of one run: its file, and how many epochs lie between two writes."""
+    """The checkpoint file of one run, and the number of epochs from one write to the next."""
 
     path: Path
     every: int
 
-    def save(self, epoch: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Keep the state after ``epoch`` instead of the last, if it is its turn."""
-        if epoch % self.every == 0:
-            files.write_tensors(self.path, tensors, {"epoch": epoch, **about})
+    def save(self, curve: Sequence[Sequence[Any]], **tensors: Mapping[str, Tensor]) -> None:
+        """Replace the checkpoint by the state after the last epoch of ``curve``, if it is due."""
+        if len(curve) % self.every == 0:
+            flat = {f"{group}/{name}": t for group, by_name in tensors.items() for name, t in by_name.items()}
+            files.write_tensors(self.path, flat, {"curve": curve, "groups": list(tensors)})
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was last saved, if anything.
+    def load(self) -> Saved | None:
+        """The last checkpoint, if there is one.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is corrupted.
         """
         if not self.path.exists():
             return None
-        tensors, about = files.read_tensors(self.path)
+        flat, about = files.read_tensors(self.path)
         with tqdm.external_write_mode():  # on a line of its own, above a progress bar
-            print(f"resuming after epoch {about['epoch']}, from {self.path}", flush=True)
-        return tensors, about
+            print(f"resuming after epoch {len(about['curve'])}, from {self.path}", flush=True)
+        tensors: dict[str, dict[str, Tensor]] = {group: {} for group in about["groups"]}
+        for key, tensor in flat.items():
+            group, _, name = key.partition("/")
+            tensors[group][name] = tensor
+        return Saved(about["curve"], tensors)

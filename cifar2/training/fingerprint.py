@@ -1,28 +1,53 @@
-"""Which modules of this package a script imports: what it finds depends on them as it does on its data."""
+"""A hash of everything that a result depends on: parameters, data and code."""
 
 import ast
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic_core import to_json
+
+from cifar2 import files
 
 PACKAGE = Path(__file__).parents[1]
 
 
-def modules(script: Path) -> set[Path]:
-    """The files of this package that run when ``script`` does, imported directly or not, inside functions too.
+def fingerprint(parameters: Mapping[str, Any], inputs: Iterable[Path], script: Path) -> str:
+    """16 hexadecimal digits for parameters, the content of the inputs, the code of ``script``, and torch's version.
 
-    Imports for type checkers alone (``if TYPE_CHECKING``) do not run.  All imports must be absolute.
-    The ``__init__.py`` of a folder has no code, and is left out.
+    Args:
+        parameters: numbers, strings, lists, pydantic models.
+        inputs: data files.
+        script: a Python file; the modules of this package that it imports count too.
+
+    Raises:
+        UserError: an input is missing.
     """
-    found: set[Path] = set()
+    digest = hashlib.sha256(to_json({"parameters": parameters, "torch": torch.__version__}))
+    for path in [*inputs, script, *sorted(modules(script))]:
+        digest.update(hashlib.sha256(files.read(path)).digest())
+    return digest.hexdigest()[:16]
+
+
+def modules(script: Path) -> set[Path]:
+    """The modules of this package that ``script`` imports, directly or not, at its top or inside functions.
+
+    All imports must be absolute.  Imports under ``if TYPE_CHECKING`` do not count, and neither does the ``__init__.py``
+    of a folder, which has no code.
+    """
+    imported: set[Path] = set()
     waiting = [script]
     while waiting:
         for name in _imports(ast.parse(waiting.pop().read_text())):
             package, *below = name.split(".")
             if package == PACKAGE.name:
-                files = [PACKAGE.joinpath(*below[:n]).with_suffix(".py") for n in range(1, len(below) + 1)]
-                new = {file for file in (PACKAGE / "__init__.py", *files) if file.exists()} - found
-                found |= new
+                paths = [PACKAGE.joinpath(*below[:n]).with_suffix(".py") for n in range(1, len(below) + 1)]
+                new = {path for path in (PACKAGE / "__init__.py", *paths) if path.exists()} - imported
+                imported |= new
                 waiting += new
-    return found
+    return imported
 
 
 def _imports(tree: ast.AST) -> set[str]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from dvclive.live import Live
 
-    from cifar2.training.loop import Epoch
+    from cifar2.training.record import Epoch
 
 # Where DVC looks for metrics and curves while a run goes on (and would not, if git ignored it).
 LIVE = Path("dvclive")

@@ -1,0 +1,86 @@
+"""The training of one configuration: the set-up that stages ``train`` and ``refit`` and the trials of a sweep share."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from cifar2.dataset.examples import examples
+from cifar2.dataset.splits import Split
+from cifar2.evaluation.selection import Summary
+from cifar2.networks import classifier
+from cifar2.params import AnyConfiguration, Params
+from cifar2.training import hardware, record
+from cifar2.training.checkpoint import Checkpoint
+from cifar2.training.loop import train
+from cifar2.training.record import Epoch
+
+
+class Run:
+    """A configuration with its data on the device, ready to train once per seed.
+
+    Args:
+        name: name of the configuration.
+        configuration: the configuration.
+        params: all parameters.
+        train_split: the training set.
+        val_split: the validation set, if there is one.
+
+    Attributes:
+        card: the card of the classifiers.
+        networks: the trained networks, one per finished seed.
+        curves: the epochs so far, one list per seed.
+        n_parameters: number of trainable parameters of a network; 0 before the first seed.
+
+    Raises:
+        UserError: the device or the backbone is not available here.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        configuration: AnyConfiguration,
+        params: Params,
+        train_split: Split,
+        val_split: Split | None,
+    ) -> None:
+        self.configuration, self.params = configuration, params
+        self.device = hardware.device(params.train.device)
+        self.card = classifier.describe(name, configuration, params, train_split)
+        if self.card.convolves:
+            hardware.fix_convolutions(params.train.threads)
+        self.train = examples(train_split, self.card.mean, self.card.std, self.device)
+        self.val = examples(val_split, self.card.mean, self.card.std, self.device) if val_split else None
+        self.networks: list[nn.Module] = []
+        self.curves: list[list[Epoch]] = []
+        self.n_parameters = 0
+
+    def epochs(self, seeds: Sequence[int], checkpoints: Path | None = None) -> Iterator[Epoch]:
+        """Train a network per seed, and yield each epoch.
+
+        Args:
+            seeds: the seeds.
+            checkpoints: the folder for checkpoints, if they are wanted.
+
+        Raises:
+            UserError: a checkpoint is corrupted, or cannot be written.
+            Diverged: a loss is infinite or not a number.
+        """
+        for seed in seeds:
+            network = classifier.build(self.card, seed).to(self.device)
+            self.n_parameters = classifier.n_parameters(network)
+            self.curves.append([])
+            checkpoint = (
+                Checkpoint(checkpoints / f"seed{seed}.safetensors", self.params.checkpoints.every)
+                if checkpoints
+                else None
+            )
+            for epoch in train(network, self.train, self.val, self.configuration, self.params.train, seed, checkpoint):
+                self.curves[-1].append(epoch)
+                yield epoch
+            self.networks.append(network)
+
+    def summary(self) -> Summary:
+        """The results of all seeds; needs a validation set."""
+        assert self.val  # noqa: S101 (for mypy)
+        return record.summarise(self.curves, self.networks, self.train, self.val, self.configuration)
