@@ -11,7 +11,7 @@ UPGRADE :=
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro beyond sweep compare exps watch bench test coverage test-slow browser servers share-demo \
+.PHONY: help install repro extended sweep compare exps watch bench test coverage test-slow browser servers share-demo \
 	lint stale audit format plots-page readme lock clean
 
 help:  ## list the targets
@@ -21,8 +21,8 @@ repro: install  ## get CIFAR-10, run what changed in the pipeline, JOBS configur
 	python -m tools.repro $(if $(JOBS),--jobs '$(JOBS)')
 	dvc metrics show
 
-beyond: repro  ## the extended pipeline: the CNN, fine-tuning, the ablation (over an hour)
-	cd beyond && dvc repro && dvc metrics show
+extended: repro  ## the extended pipeline: the CNN, fine-tuning, the ablation (over an hour)
+	cd extended && dvc repro && dvc metrics show
 
 sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or where RAY_ADDRESS says
 	python stages/check_params.py

@@ -11,7 +11,7 @@ from cifar2.params import Params
 
 def rows(params: Params) -> list[Row]:
     """One row each, the default run's and all, against the first one; and one for the pretrained network's features."""
-    evaluated = [path for place in ("", "beyond") for path in (ROOT / place / "metrics/evaluate").glob("*.json")]
+    evaluated = [path for place in ("", "extended") for path in (ROOT / place / "metrics/evaluate").glob("*.json")]
     best = dict.fromkeys(json.loads(path.read_text())["config"] for path in sorted(evaluated))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

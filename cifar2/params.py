@@ -2,10 +2,20 @@
 
 import re
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
@@ -212,6 +222,29 @@ class Transfer(Configuration):
 AnyConfiguration = Annotated[Mlp | Cnn | Transfer, Field(discriminator="model")]
 
 
+class Ablation(_Strict):
+    """Variants of a configuration: the name of the base, and for each variant the parameters that differ."""
+
+    base: Name
+    changes: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+
+
+class Extended(_Strict):
+    """The configurations of the extended pipeline."""
+
+    configs: dict[Name, AnyConfiguration]
+    ablation: Ablation
+
+
+def changed(base: Configuration, changes: Mapping[str, Any]) -> AnyConfiguration:
+    """``base`` with other values for some of its parameters.
+
+    Raises:
+        ValidationError: a parameter is unknown, or its value is not allowed.
+    """
+    return TypeAdapter[AnyConfiguration](AnyConfiguration).validate_python(base.model_dump() | dict(changes))
+
+
 class Range(_Strict):
     """The values that a parameter has in a sweep: random ones of an interval, or one after the other of a list."""
 
@@ -269,7 +302,7 @@ class Params(_Strict):
     checkpoints: Checkpoints
     features: Features
     configs: Annotated[dict[Name, AnyConfiguration], Field(min_length=1)]
-    beyond: dict[Name, AnyConfiguration]
+    extended: Extended
     refit: Refit
     sweep: Sweep
 
@@ -289,10 +322,38 @@ class Params(_Strict):
                 )
         return self
 
+    @property
+    def extended_configs(self) -> dict[str, AnyConfiguration]:
+        """All configurations of the extended pipeline, by name: its own, and the variants of the ablation."""
+        ablation = self.extended.ablation
+        base = self.configs[ablation.base]
+        return self.extended.configs | {name: changed(base, changes) for name, changes in ablation.changes.items()}
+
+    @model_validator(mode="after")
+    def _ablation_changes_a_configuration(self) -> Self:
+        ablation = self.extended.ablation
+        if ablation.base not in self.configs:
+            raise ValueError(
+                f"has extended.ablation.base: {ablation.base}, which is not in configs"
+                + did_you_mean(ablation.base, self.configs, "they are")
+            )
+        if self.configs[ablation.base].input != "prepared":
+            raise ValueError(f"has extended.ablation.base: {ablation.base}, which needs input: prepared")
+        for name, changes in ablation.changes.items():
+            for fixed in sorted({"model", "family", "input"} & changes.keys()):
+                raise ValueError(f"has extended.ablation.changes.{name}.{fixed}, which a variant cannot change")
+            try:
+                changed(self.configs[ablation.base], changes)
+            except ValidationError as error:
+                raise ValueError(f"has extended.ablation.changes.{name}: {explain(error)}") from None
+        return self
+
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        for name in self.configs.keys() & self.beyond.keys():
-            raise ValueError(f"has {name} both in configs and in beyond; rename one of them")
+        extended = [*self.extended.configs, *self.extended.ablation.changes]
+        for name in extended:
+            if name in self.configs or extended.count(name) > 1:
+                raise ValueError(f"has {name} twice in configs and extended; rename one of them")
         return self
 
     @model_validator(mode="after")
@@ -402,7 +463,7 @@ def _sentence(fault: ErrorDetails) -> str:
     place, kind, given, context = list(fault["loc"]), fault["type"], fault["input"], fault.get("ctx", {})
     if place[-1:] == ["[key]"] and kind.startswith("string_"):
         return f"{_key([*place[:-2], str(given)])} is not a valid name: it {_SENTENCES['string_pattern_mismatch']}"
-    tag = 2 if place[:1] in (["configs"], ["beyond"]) else 0
+    tag = 2 if place[:1] == ["configs"] else 3 if place[:2] == ["extended", "configs"] else 0
     if place[tag : tag + 1] in (["mlp"], ["cnn"], ["transfer"]):
         del place[tag]
     if kind == "value_error":

@@ -1,4 +1,4 @@
-"""Compare the augmented MLPs under ``beyond`` with the first of them, the baseline, image by image."""
+"""Compare the variants of the ablation with their base, image by image on the validation set."""
 
 import argparse
 import sys
@@ -15,29 +15,34 @@ from cifar2.networks import classifier
 # isort: split
 import torch
 
-FAMILY = "mlp_augmented"
+MODELS = Path("data/models/train")
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
+    ablation = params.load().extended.ablation
     val = splits.load(Path("data/prepared/val.safetensors"))
-    names = [name for name, configuration in params.load().beyond.items() if configuration.family == FAMILY]
-    correct = {name: correct_predictions(name, val) for name in names}
-    baseline = correct[names[0]]
-    rows = []
-    for name, other in correct.items():
-        drop = baseline - other
-        rows.append((name, other.mean().item(), standard_error(other), drop.mean().item(), standard_error(drop)))
+    base = correct_predictions(MODELS / f"{ablation.base}.safetensors", val)
+    variants = {
+        name: correct_predictions("extended" / MODELS / f"{name}.safetensors", val) for name in ablation.changes
+    }
+    rows = [row(name, base, variant) for name, variant in {ablation.base: base, **variants}.items()]
     files.write_csv(
-        Path("beyond/metrics/ablation.csv"),
+        Path("extended/metrics/ablation.csv"),
         ("name", "val_accuracy", "val_accuracy_se", "difference", "difference_se"),
         rows,
     )
 
 
-def correct_predictions(name: str, val: splits.Split) -> torch.Tensor:
+def row(name: str, base: torch.Tensor, variant: torch.Tensor) -> tuple[str, float, float, float, float]:
+    """The accuracy of a variant, and the drop from the base, each with its standard error."""
+    drop = base - variant
+    return name, variant.mean().item(), standard_error(variant), drop.mean().item(), standard_error(drop)
+
+
+def correct_predictions(path: Path, val: splits.Split) -> torch.Tensor:
     """1 where the model of a seed classifies an image correctly, else 0; float64, seeds x images."""
-    card, networks, _ = classifier.load(Path(f"beyond/data/models/train/{name}.safetensors"))
+    card, networks, _ = classifier.load(path)
     images = examples(val, card.mean, card.std)
     scores = [score(network, images, card.configuration.flip_average) for network in networks.values()]
     return torch.stack([s.correct for s in scores]).double()

@@ -10,8 +10,8 @@ from cifar2 import errors, files, params
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--beyond", action="store_true", help="for the extended pipeline")
-    root = Path("beyond" if parser.parse_args().beyond else "")
+    parser.add_argument("--extended", action="store_true", help="for the extended pipeline")
+    root = Path("extended" if parser.parse_args().extended else "")
     params.load()
     # It names no value, so that a changed one reruns only what depends on it.
     files.write_json(root / "data/checked.json", {"params.yaml": "valid"})

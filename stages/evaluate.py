@@ -37,9 +37,9 @@ N_IMAGES = 24
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="a family of configurations, or final")
-    parser.add_argument("--beyond", action="store_true", help="the best one under `beyond`")
+    parser.add_argument("--extended", action="store_true", help="the best one under `extended`")
     arguments = parser.parse_args()
-    name, root = arguments.name, Path("beyond" if arguments.beyond else "")
+    name, root = arguments.name, Path("extended" if arguments.extended else "")
     hardware.fix_convolutions(params.load().train.threads)
     test = splits.load(PREPARED / "test.safetensors")
     card, networks, accuracies = classifier.load(root / f"data/models/{name}.safetensors")

@@ -1,6 +1,6 @@
 """Pick the best configuration of each family and of all by their validation results; the test split plays no part.
 
-``python stages/select_model.py`` picks from ``configs``, with ``--beyond`` from ``beyond``.
+``python stages/select_model.py`` picks from ``configs``, with ``--extended`` from ``extended``.
 """
 
 import argparse
@@ -17,10 +17,10 @@ COLUMNS = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "train_
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--beyond", action="store_true", help="from the configurations under `beyond`")
-    beyond = parser.parse_args().beyond
+    parser.add_argument("--extended", action="store_true", help="from the configurations under `extended`")
+    extended = parser.parse_args().extended
     settings = params.load()
-    root, configs = (Path("beyond"), settings.beyond) if beyond else (Path(), settings.configs)
+    root, configs = (Path("extended"), settings.extended_configs) if extended else (Path(), settings.configs)
     families = {name: configuration.family for name, configuration in configs.items()}
     metrics = {
         name: files.read_json(root / f"metrics/train/{name}.json", ("diverged", "val_loss_std", *COLUMNS))

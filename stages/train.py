@@ -17,13 +17,13 @@ from cifar2.training.run import Run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="an entry of `configs` or `beyond` in params.yaml")
+    parser.add_argument("name", help="an entry of `configs` or `extended` in params.yaml")
     name = parser.parse_args().name
     parameters = params.load()
-    train_params, known = parameters.train, parameters.configs | parameters.beyond
+    train_params, known = parameters.train, parameters.configs | parameters.extended_configs
     if name not in known:
-        raise errors.UserError(f"params.yaml: neither configs nor beyond has {name!r}, only {', '.join(known)}")
-    configuration, root = known[name], Path("beyond" if name in parameters.beyond else "")
+        raise errors.UserError(f"params.yaml: neither configs nor extended has {name!r}, only {', '.join(known)}")
+    configuration, root = known[name], Path("" if name in parameters.configs else "extended")
 
     inputs = [Path("data", configuration.input, f"{split}.safetensors") for split in ("train", "val")]
     run = Run(name, configuration, parameters, *map(splits.load, inputs))

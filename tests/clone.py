@@ -46,7 +46,7 @@ def edit(folder: Path, change) -> None:
 def quick(document) -> None:
     document["train"] |= {"epochs": 1, "seeds": [0], "threads": 1}
     document["features"] |= {"image_size": 32, "flip_average": False}
-    for configuration in [*document["configs"].values(), *document["beyond"].values()]:
+    for configuration in [*document["configs"].values(), *document["extended"]["configs"].values()]:
         if "epochs" in configuration:
             configuration["epochs"] = 1
         if "channels" in configuration:

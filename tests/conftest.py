@@ -85,9 +85,11 @@ class Project:
         self.params = read(ROOT / "params.yaml")
         self.params["train"] |= {"hidden": [8, 8], "epochs": 2, "batch_size": 16, "seeds": [0, 1], "threads": 1}
         self.params["configs"] = {name: small(c) for name, c in self.params["configs"].items()}
-        self.params["configs"]["convolutional"] = small(self.params["beyond"]["convolutional"])
-        without_flip = self.params["configs"]["augmented"] | {"flip": False}
-        self.params["beyond"] = {"without_flip": without_flip}
+        self.params["configs"]["convolutional"] = small(self.params["extended"]["configs"]["convolutional"])
+        self.params["extended"] = {
+            "configs": {},
+            "ablation": {"base": "augmented", "changes": {"without_flip": {"flip": False}}},
+        }
         self.params["features"] |= {"backbone": "efficientnet_lite0", "image_size": 32, "flip_average": False}
         self.params["verify"] |= {
             "depths": [1, 2],

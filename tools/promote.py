@@ -60,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     everything = params.load(PARAMS)
     name = arguments.name
-    if name in everything.configs | everything.beyond:
+    if name in everything.configs | everything.extended_configs:
         raise errors.UserError(f"{PARAMS} has a configuration {name} already; choose another name")
     try:
         TypeAdapter(params.Name).validate_python(name)

@@ -84,7 +84,7 @@ def main() -> None:
     for title, kind, folder in (
         ("Parameters", "params", "."),
         ("Metrics", "metrics", "."),
-        ("Metrics of the extended pipeline", "metrics", "beyond"),
+        ("Metrics of the extended pipeline", "metrics", "extended"),
     ):
         print(section(title, _printed("dvc", kind, "diff", "--md", *revisions, folder=folder)))
     print("### Figures\n")

@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=_number, default=cores, help="configurations trained at a time (%(default)s)")
     jobs = parser.parse_args().jobs
 
-    for folder in (Path(), Path("beyond")):
+    for folder in (Path(), Path("extended")):
         recover(folder)
     configs = params.load().configs
     _dvc("repro", "verify")

@@ -20,7 +20,7 @@ from dvc.stage import Stage
 
 from cifar2 import errors
 
-EXTENDED = "beyond"
+EXTENDED = "extended"
 
 
 def stale(repo: Repo, files: DVCFileSystem) -> dict[str, list[str]]:
@@ -81,7 +81,7 @@ def main() -> None:
     if of_extended:
         print(
             f"warning: the extended pipeline has results of other code or parameters ({changes(of_extended)} changed); "
-            "`make beyond` renews them in an hour or two",
+            "`make extended` renews them in an hour or two",
             flush=True,
         )
     if found:

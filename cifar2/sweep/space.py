@@ -8,10 +8,10 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from cifar2.errors import UserError
-from cifar2.params import AnyConfiguration, Configuration, Range, explain
+from cifar2.params import AnyConfiguration, Configuration, Range, changed, explain
 
 # Of numbers drawn from a range: enough for any knob, few enough to be the same by any processor's logarithm.
 SIGNIFICANT_DIGITS = 6
@@ -42,9 +42,9 @@ def configuration(base: Configuration, values: Mapping[str, Any]) -> AnyConfigur
     """``base`` with other values for some of its parameters.
 
     Raises:
-        UserError: a parameter is none of the configuration's, or cannot have this value.
+        UserError: a parameter is unknown, or its value is not allowed.
     """
     try:
-        return TypeAdapter[AnyConfiguration](AnyConfiguration).validate_python(base.model_dump() | dict(values))
+        return changed(base, values)
     except ValidationError as error:
         raise UserError(f"params.yaml: sweep.space leads to {dict(values)}: {explain(error)}") from None

@@ -1,4 +1,4 @@
-"""dvc.yaml and beyond/dvc.yaml describe the code as it is: DVC knows only what is listed there."""
+"""dvc.yaml and extended/dvc.yaml describe the code as it is: DVC knows only what is listed there."""
 
 import configparser
 import hashlib
@@ -39,14 +39,14 @@ def stages(folder):
 
 
 # By the folder below which everything lies that they write.
-DVC = {folder: stages(folder) for folder in ("", "beyond/")}
+DVC = {folder: stages(folder) for folder in ("", "extended/")}
 # A foreach stage is its `do` part.
 STAGES = {f"{root}{name}": stage.get("do", stage) for root, pipeline in DVC.items() for name, stage in pipeline.items()}
 PARAMS = read(ROOT / "params.yaml")
 # Those that have a configuration to select.
-FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "beyond/": ["mlp_augmented", "cnn", "transfer"]}
-MEASURED = {"": [*FAMILIES[""], "final"], "beyond/": ["mlp_augmented", "cnn"]}
-EVALUATE = {"evaluate", "beyond/evaluate"}
+FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "extended/": ["mlp_augmented", "cnn", "transfer"]}
+MEASURED = {"": [*FAMILIES[""], "final"], "extended/": ["mlp_augmented", "cnn"]}
+EVALUATE = {"evaluate", "extended/evaluate"}
 # What comes after it, and tells of what was found.
 TELL = {"export", "report"}
 TEST_SPLIT = "data/prepared/test.safetensors"
@@ -113,27 +113,32 @@ def test_every_script_but_the_sweep_is_a_stage():
 
 
 def test_a_stage_of_both_pipelines_is_one_script():
-    for stage in DVC["beyond/"].keys() & DVC[""].keys():
-        assert script(f"beyond/{stage}") == script(stage)
+    for stage in DVC["extended/"].keys() & DVC[""].keys():
+        assert script(f"extended/{stage}") == script(stage)
 
 
 def test_the_extended_pipelines_stages_have_an_option_of_it():
     """train finds it by the name of the configuration, and ablate belongs to one alone."""
     for stage in ("check_params", "select_model", "evaluate"):
-        assert "--beyond" not in STAGES[stage]["cmd"]
-        assert STAGES[f"beyond/{stage}"]["cmd"] == f"{STAGES[stage]['cmd']} --beyond"
+        assert "--extended" not in STAGES[stage]["cmd"]
+        assert STAGES[f"extended/{stage}"]["cmd"] == f"{STAGES[stage]['cmd']} --extended"
 
 
 def test_there_is_a_stage_for_each_configuration_and_each_family():
     assert {root: pipeline["train"]["foreach"] for root, pipeline in DVC.items()} == {
         "": "${configs}",
-        "beyond/": "${beyond}",
+        "extended/": "${extended.configs}",
     }
-    for stage, group in (("train", "configs"), ("beyond/train", "beyond")):
+    assert DVC["extended/"]["variant"]["foreach"] == "${extended.ablation.changes}"
+    for stage, own in (
+        ("train", ["configs.${key}"]),
+        ("extended/train", ["extended.configs.${key}"]),
+        ("extended/variant", ["configs.${extended.ablation.base}", "extended.ablation.changes.${key}"]),
+    ):
         assert STAGES[stage]["cmd"] == "python stages/train.py ${key}"
-        assert f"{group}.${{key}}" in STAGES[stage]["params"]
+        assert STAGES[stage]["params"] == [*own, "normalise", "train"]
     assert {folder: pipeline["evaluate"]["foreach"] for folder, pipeline in DVC.items()} == MEASURED
-    for below in ("", "beyond/"):
+    for below in ("", "extended/"):
         names = [f"models/{family}.safetensors" for family in FAMILIES[below]]
         wanted = {f"{below}data/{name}" for name in [*names, "models/selected.json"]}
         assert {out for out in written(f"{below}select_model", "outs") if "data/" in out} == wanted
@@ -141,32 +146,29 @@ def test_there_is_a_stage_for_each_configuration_and_each_family():
 
 
 def test_training_depends_on_what_the_configuration_learns_from():
-    for stage in ("train", "beyond/train"):
+    for stage in ("train", "extended/train"):
         assert {dep for dep in deps(stage) if dep.startswith("data/${")} == {
             "data/${item.input}/train.safetensors",
             "data/${item.input}/val.safetensors",
         }
 
 
-def test_the_pipelines_share_images_and_code_and_no_results():
+def test_the_pipelines_share_one_result_the_base_of_the_ablation():
     shared = {output for stage in ("prepare", "verify", "features") for output in outputs(stage)}
+    base = "data/models/train/${extended.ablation.base}.safetensors"
     for stage in STAGES:
-        assert all(out.startswith("beyond/") == bool(root(stage)) for out in outputs(stage))
-        assert root(stage) or not any(dep.startswith("beyond") for dep in deps(stage))
+        assert all(out.startswith("extended/") == bool(root(stage)) for out in outputs(stage))
+        assert root(stage) or not any(dep.startswith("extended") for dep in deps(stage))
         if root(stage):
-            others = {dep for dep in deps(stage) if not dep.startswith("beyond/") and not dep.endswith(".py")}
+            others = {dep for dep in deps(stage) if not dep.startswith("extended/") and not dep.endswith(".py")}
+            assert (base in others) == (stage == "extended/ablate")
+            others -= {base}
             assert others <= shared | {f"data/${{item.input}}/{split}.safetensors" for split in ("train", "val")}
 
 
-def test_another_configuration_changes_nothing_in_the_extended_run():
-    tracked = {param for stage in DVC["beyond/"] for param in STAGES[f"beyond/{stage}"]["params"]}
-    assert tracked == {"beyond", "beyond.${key}", "normalise", "train", "train.seeds", "train.threads"}
-
-
-def test_the_extended_run_has_the_baseline_of_its_ablation():
-    """As `augmented`; another `augmented` makes it no other."""
-    names = [name for name, c in PARAMS["beyond"].items() if c["family"] == "mlp_augmented"]
-    assert names[0] == "baseline"
+def test_the_extended_run_tracks_one_configuration_of_the_default():
+    tracked = {param for stage in DVC["extended/"] for param in STAGES[f"extended/{stage}"]["params"]}
+    assert {param for param in tracked if param.startswith("configs")} == {"configs.${extended.ablation.base}"}
 
 
 @pytest.mark.parametrize("folder", DVC)
@@ -177,7 +179,7 @@ def test_parameters_are_checked_before_any_other_stage_runs(folder):
     first = [stage for stage in of_folder if not any(dep.startswith(written) for dep in deps(stage))]
     assert first == [f"{folder}check_params"]
     followed = {param.split(".")[0] for stage in of_folder for param in STAGES[stage].get("params", [])}
-    assert set(STAGES[first[0]]["params"]) == followed
+    assert {param.split(".")[0] for param in STAGES[first[0]]["params"]} == followed
 
 
 def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are():
@@ -211,7 +213,7 @@ def test_nothing_of_evaluate_and_after_leads_back_into_training_or_selection():
     last = EVALUATE | TELL
     for stage in STAGES.keys() - last:
         assert not [output for of in last for output in outputs(of) if reads(stage, output)]
-        for below in ("", "beyond/"):
+        for below in ("", "extended/"):
             folders = (f"{below}metrics", f"{below}data", below.rstrip("/"))
             assert not any(d.startswith(f"{below}metrics/evaluate") or d in folders for d in deps(stage))
 
@@ -250,7 +252,7 @@ def test_metrics_and_plots_live_in_git_and_data_and_the_report_in_the_cache():
 
 def test_accuracies_are_the_metrics_and_nothing_else_is():
     metrics = {f"metrics/{path}.json" for path in ("train/${key}", "refit", "evaluate/${item}")}
-    extended = {f"beyond/metrics/{path}.json" for path in ("train/${key}", "evaluate/${item}")}
+    extended = {f"extended/metrics/{path}.json" for path in ("train/${key}", "evaluate/${item}")}
     assert {path for stage in STAGES for path in written(stage, "metrics")} == metrics | extended
 
 
@@ -272,7 +274,7 @@ def test_every_evaluation_writes_the_same():
     }
     for kind, paths in kinds.items():
         assert written("evaluate", *kind) == paths
-        assert written("beyond/evaluate", *kind) == {f"beyond/{path}" for path in paths}
+        assert written("extended/evaluate", *kind) == {f"extended/{path}" for path in paths}
 
 
 def test_the_final_model_has_a_name():

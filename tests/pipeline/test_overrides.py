@@ -38,7 +38,7 @@ KINDS = {
         [],
         ["  slow:", *(f"    {pair}" for pair in SLOW.strip("{}").split(","))],
     ),
-    "an extended configuration": ("beyond.convolutional.channels=[24,48]", ["    - 96", "    - 192"], []),
+    "an extended configuration": ("extended.configs.convolutional.channels=[24,48]", ["      - 96", "      - 192"], []),
 }
 
 

@@ -84,7 +84,7 @@ def test_a_plain_command_prints_no_warning(clone, command):
     done = run(clone, "dvc", *command.split())
     assert "WARNING" not in done.stdout + done.stderr
     assert "not in cache" not in done.stdout
-    assert "beyond" not in done.stdout
+    assert "extended" not in done.stdout
 
 
 def test_a_queued_run_executes_the_code_it_was_queued_with(clone, tmp_path):
@@ -148,8 +148,8 @@ def test_what_is_stale_runs_again_and_nothing_else(clone, path, stages):
     assert re.findall(r"Running stage '(.*)'", printed) == stages
 
 
-def test_changing_what_is_beyond_changes_nothing_here(clone):
-    edit(clone, lambda document: document["beyond"].clear())
+def test_the_extended_configurations_change_nothing_here(clone):
+    edit(clone, lambda document: document["extended"]["configs"].clear())
     assert not changed_stages(clone)
 
 

@@ -147,7 +147,7 @@ def test_dot_plot_is_sorted_by_value_with_an_error_bar_each():
 
 
 def test_every_plot_has_a_template_of_the_project():
-    for path in ("dvc.yaml", "beyond/dvc.yaml"):
+    for path in ("dvc.yaml", "extended/dvc.yaml"):
         names = set(re.findall(r"template: (\w+)", (ROOT / path).read_text()))
         assert {(ROOT / f".dvc/plots/{name}.json").exists() for name in names} == {True}
 

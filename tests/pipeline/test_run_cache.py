@@ -48,11 +48,11 @@ def team(repository, tmp_path):
     git = clone.run
     # Named by its whole path: DVC looks for what a commit names relatively from the root of the file system.
     repository.dvc("remote", "modify", "team", "url", str(repository.remote))
-    (repository.folder / "beyond/.dvc").mkdir(parents=True)
+    (repository.folder / "extended/.dvc").mkdir(parents=True)
     for name, text in BEYOND.items():
-        (repository.folder / "beyond" / name).write_text(text)
+        (repository.folder / "extended" / name).write_text(text)
     git(repository.folder, "git", "add", ".")
-    git(repository.folder, "git", "commit", "--quiet", "-m", "beyond")
+    git(repository.folder, "git", "commit", "--quiet", "-m", "extended")
     git(tmp_path, "git", "clone", "--quiet", "--bare", "repository", "origin")
     git(repository.folder, "git", "remote", "add", "origin", "../origin")
     git(tmp_path, "git", "clone", "--quiet", "origin", "colleague")

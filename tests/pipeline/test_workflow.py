@@ -66,7 +66,7 @@ def merge(checkout):
     run(checkout, "git", "switch", "--quiet", "--create", "change")
     run(checkout, "git", "mv", "metrics/figures/old.png", "metrics/figures/new.png")
     replace("params.yaml", "lr: 0.1", "lr: 0.2")
-    for project in (checkout, checkout / "beyond"):
+    for project in (checkout, checkout / "extended"):
         run(project, "dvc", "repro", "--quiet")
     commit(checkout, "another learning rate")
     head = run(checkout, "git", "rev-parse", "HEAD").stdout.strip()
@@ -75,7 +75,7 @@ def merge(checkout):
     commit(checkout, "a later figure")
     run(checkout, "git", "switch", "--quiet", "--detach")
     run(checkout, "git", "merge", "--quiet", "--no-edit", "change")
-    for project in ("", "beyond/"):
+    for project in ("", "extended/"):
         shutil.rmtree(f"{project}.dvc/cache")
     return checkout, base, head
 

@@ -27,10 +27,10 @@ stages:
     deps: [data/models]
     outs: [data/selected.bin]
 """,
-    "beyond/dvc.yaml": """
+    "extended/dvc.yaml": """
 stages:
   train:
-    cmd: cd .. && python train.py beyond/data/longer.bin beyond/metrics/train/b.json
+    cmd: cd .. && python train.py extended/data/longer.bin extended/metrics/train/b.json
     params: [../params.yaml: [lr]]
     deps: [../data/models/a.bin, ../train.py]
     outs: [data/longer.bin]
@@ -64,8 +64,8 @@ def small_pipelines(factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text(content)
     run(folder, "git", "init", "--quiet", "--initial-branch", "main")
     run(folder, "dvc", "init", "--quiet")
-    run(folder / "beyond", "dvc", "init", "--quiet", "--subdir")
-    for project in (folder, folder / "beyond"):
+    run(folder / "extended", "dvc", "init", "--quiet", "--subdir")
+    for project in (folder, folder / "extended"):
         run(project, "dvc", "repro", "--quiet")
     commit(folder, "results")
     return folder
@@ -102,7 +102,7 @@ def found(project: str = "") -> dict[str, list[str]]:
 
 def both() -> list[dict[str, list[str]]]:
     """For the default pipeline and the extended one."""
-    return [found(), found("beyond")]
+    return [found(), found("extended")]
 
 
 def test_a_clone_without_data_is_not_stale_when_its_lock_is_of_its_code(clone):
@@ -111,7 +111,7 @@ def test_a_clone_without_data_is_not_stale_when_its_lock_is_of_its_code(clone):
 
 
 def test_nor_is_one_whose_cache_has_what_nobody_checked_out(clone, committed):
-    for project in ("", "beyond"):
+    for project in ("", "extended"):
         run(clone / project, "dvc", "cache", "dir", "--local", str(committed / project / ".dvc/cache"))
     assert both() == [{}, {}]
 
@@ -183,7 +183,7 @@ def test_the_extended_pipeline_alone_is_a_warning(clone, capsys, name):
     warning, summary = capsys.readouterr().out.splitlines()
     assert warning == (
         f"warning: the extended pipeline has results of other code or parameters (data/models/a.bin, {changed} changed)"
-        "; `make beyond` renews them in an hour or two"
+        "; `make extended` renews them in an hour or two"
     )
     assert summary == "dvc.lock has the results of this code and these parameters"
 
