@@ -86,7 +86,7 @@ format: install  ## let ruff rewrite the code
 plots-page: install  ## write the page of `dvc plots` again, after an upgrade of vl-convert-python
 	python -m tools.plots_page
 
-readme: install  ## renew the numbers and transcripts in README.md, from the last commit
+readme: install  ## update the tables, code and transcripts in README.md and docs/, from the last commit
 	python -m tools.readme
 
 install:  ## create or repair .venv, from the locked, hashed requirements

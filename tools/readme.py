@@ -1,11 +1,14 @@
-"""Bring README.md up to date: ``make readme``.
+"""Update the tables, code and transcripts in README.md and docs/: ``make readme``.
 
-Between ``<!-- claims -->`` or ``<!-- results -->`` and ``<!-- end -->`` stand tables made from ``metrics/``, with what
-``make bench`` measured if it ran here.  A console block after ``<!-- run -->`` shows commands with their output; they
-run in a scratch clone of the last commit, one block after the other, and what they print is put in their place.
+* Between ``<!-- TABLE -->`` and ``<!-- end -->``: a table made from ``metrics/``, with the times that ``make bench``
+  measured, if it ran here.
+* After ``<!-- code FILE:NAME -->``: the body of that function, from the source.
+* After ``<!-- run -->``: commands with their output.  They run in a scratch clone of the last commit, one clone for
+  each document, one block after the other.
 """
 
 import argparse
+import ast
 import csv
 import json
 import os
@@ -13,178 +16,209 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cifar2 import errors, params
+from cifar2.errors import UserError
 from cifar2.evaluation import selection
 
-README = Path("README.md")
-TABLES = re.compile(r"(<!-- (claims|results) -->\n).*?(<!-- end -->)", re.DOTALL)
+# The folder of the extended pipeline.
+EXTENDED = "beyond"
+
+TABLES = re.compile(r"(<!-- (claims|steps|all steps|ranking|ablation) -->\n).*?(<!-- end -->)", re.DOTALL)
+CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
 CONSOLE = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
 
-
-# The five configurations' accuracy in the report that this began as: one run, without an interval.
+# The accuracies of `fine` in the original report: one run, without an interval.
 ORIGINAL = {"val": 0.85, "test": 0.848}
-# What an epoch is called among what was measured.
-SPEED = "an epoch"
-FAMILIES = {
-    "mlp": "the original's five, best by validation",
-    "mlp_augmented": "the same network, against memorising",
-    "cnn": "convolutions, from scratch",
-    "transfer": "a new classifier on a network that knows ImageNet",
+# The measured times are named after the configurations, and this.
+EPOCH = "an epoch"
+STEPS = {
+    "mlp": "the original network, selected from its five configurations",
+    "mlp_augmented": "the same network, augmented and regularised",
+    "cnn": "a CNN trained from scratch",
+    "transfer": "a linear classifier on ImageNet features",
 }
 
 
-def tables(root: Path, measured: Mapping[str, str]) -> dict[str, str]:
-    """Every number is read from ``metrics/`` and ``beyond/metrics/`` in ``root``, but for ``measured``."""
-    results = _families(root, measured), _ranking(root), _ablation(root)
-    return {
-        "claims": "\n".join(_claims(root, measured)) + "\n",
-        "results": "\n\n".join("\n".join(table) for table in results) + "\n",
-    }
+def documents(root: Path) -> list[Path]:
+    """README.md and the pages in docs/."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
 
 
-def filled(text: str, root: Path, measured: Mapping[str, str]) -> str:
-    """README ``text`` with its tables made anew."""
-    made = tables(root, measured)
-    return TABLES.sub(lambda m: m[1] + made[m[2]] + m[3], text)
+def filled(text: str, root: Path, times: Mapping[str, str]) -> str:
+    """``text`` with its tables and code from the files in ``root``, and from ``times`` (see ``timings``)."""
+    made = {"claims": _claims, "steps": _steps, "all steps": _all_steps, "ranking": _ranking, "ablation": _ablation}
+    text = TABLES.sub(lambda m: m[1] + made[m[2]](root, times) + m[3], text)
+    return CODE.sub(lambda m: m[1] + source(root / m[2], m[3]) + m[4], text)
 
 
-def _claims(root: Path, measured: Mapping[str, str]) -> list[str]:
-    final, verify = _read(root / "metrics/evaluate/final.json"), _read(root / "metrics/verify.json")
-    low, high = final["test_accuracy_ci95"]
-    everything, unseen = final["subsets"]
-    lines = [
-        "| claim | value | how |",
-        "|---|---|---|",
-        f"| test accuracy of the final model, `{final['config']}` | **{final['test_accuracy']:.4f}** "
-        f"(95 % interval {low:.4f} to {high:.4f}) | {everything['n']:,} test images, looked at once; one model, with a "
-        "seed that selection never saw |",
-        f"| the same without near-duplicates of training images | {unseen['accuracy']:.4f} | {unseen['n']:,} images |",
+def source(path: Path, name: str) -> str:
+    """The body of function ``name`` (or ``Class.method``) in ``path``, without its docstring.
+
+    Raises:
+        UserError: there is no such function.
+    """
+    text = path.read_text()
+    node: Any = ast.parse(text)
+    for part in name.split("."):
+        node = next((child for child in node.body if getattr(child, "name", None) == part), None)
+        if node is None:
+            raise UserError(f"{path} has no {name}; README.md or a file in docs/ shows it")
+    first = node.body[1] if ast.get_docstring(node) else node.body[0]
+    return textwrap.dedent("\n".join(text.splitlines()[first.lineno - 1 : node.end_lineno])) + "\n"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
+
+
+def _claims(root: Path, times: Mapping[str, str]) -> str:
+    verify = _read(root / "metrics/verify.json")
+    final, mlp = (_read(root / f"metrics/evaluate/{name}.json") for name in ("final", "mlp"))
+    all_images, distinct = final["subsets"]
+    rows = [
+        (
+            "hand-written backpropagation against autograd",
+            f"relative error at most {verify['backprop_vs_autograd_max_rel_error']:.0e}",
+            f"in float64; {verify['n_checks']} checks in these four rows",
+        ),
+        (
+            "the same against central differences",
+            f"relative error at most {verify['backprop_vs_finite_difference_max_rel_error']:.0e}",
+            "in float64",
+        ),
+        (
+            "hand-written SGD against `torch.optim.SGD`",
+            f"difference {verify['sgd_vs_torch_max_abs_diff']:g}",
+            "whole trajectories, in float32 and float64",
+        ),
+        (
+            "in-place epoch against backpropagation and SGD",
+            f"relative difference at most {verify['inplace_vs_backprop_and_sgd_max_rel_diff']:.0e}",
+            "whole trajectories, in float64",
+        ),
+        (
+            "speed of the in-place epoch, the default",
+            times.get(EPOCH, "not timed"),
+            "`make bench`, interleaved runs",
+        ),
+        (
+            f"test accuracy of the hand-written network, `{mlp['config']}`",
+            f"**{mlp['subsets'][0]['seeds_mean']:.4f}** {_interval(mlp['subsets'][0]['seeds_ci95'])}",
+            f"mean over {mlp['n_seeds']} seeds; the original report: {ORIGINAL['test']} for `fine`, one run",
+        ),
+        (
+            f"test accuracy of the final model, `{final['config']}`",
+            f"**{final['test_accuracy']:.4f}** {_interval(final['test_accuracy_ci95'])}",
+            f"one model, with a fresh seed; {all_images['n']:,} images, never used for training or selection",
+        ),
+        (
+            "the same, without near-duplicates",
+            f"{distinct['accuracy']:.4f}",
+            f"{distinct['n']:,} images that resemble no training or validation image",
+        ),
     ]
-    original = f"; the original report: {ORIGINAL['test']}, one run"
-    for path, what, beside in (
-        ("metrics/evaluate/mlp", "of the original's network, the best of its five settings", original),
-        ("metrics/evaluate/mlp_augmented", "of the same network, augmented", ""),
-        ("beyond/metrics/evaluate/cnn", "of convolutions from scratch", ""),
-    ):
-        e = _read(root / f"{path}.json")
-        low, high = e["subsets"][0]["seeds_ci95"]
-        lines.append(
-            f"| test accuracy {what}, `{e['config']}` | **{e['subsets'][0]['seeds_mean']:.4f}** ({low:.4f} to "
-            f"{high:.4f}) | mean over {e['n_seeds']} seeds, {measured.get(e['config'], 'not timed')} each{beside} |"
-        )
-    return [
-        *lines,
-        "| backpropagation by hand against autograd, and against central differences | relative error at most "
-        f"{verify['backprop_vs_autograd_max_rel_error']:.0e}, "
-        f"{verify['backprop_vs_finite_difference_max_rel_error']:.0e} | {verify['n_checks']} checks with the next |",
-        f"| SGD by hand against `torch.optim.SGD` | largest difference {verify['sgd_vs_torch_max_abs_diff']:g} | "
-        "whole trajectories, float32 and float64 |",
-        f"| an epoch of training against the best of plain PyTorch | {measured.get(SPEED, 'not timed')} | "
-        "`make bench`, interleaved |",
-        "",
-        f"On two cores of an AMD EPYC without a GPU, Linux, Python 3.11, {', '.join(_versions(root))}.",
-    ]
+    return (
+        f"{_table(('claim', 'value', 'how'), rows)}\n"
+        "Ranges are 95 % intervals. Measured on two cores of an AMD EPYC without a GPU, with Linux, Python 3.11, "
+        f"{', '.join(_versions(root))}.\n"
+    )
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    low, high = bounds
+    return f"({low:.4f} to {high:.4f})"
 
 
 def _versions(root: Path) -> list[str]:
-    """Of what the numbers depend on, as the lock has them."""
-    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (root / "requirements.txt").read_text(), re.MULTILINE))
-    return [f"{name} {pinned[name]}" for name in ("torch", "torchvision", "dvc")]
+    """The locked versions of the packages that the numbers depend on."""
+    locked = dict(re.findall(r"^([\w-]+)==(\S+)", (root / "requirements.txt").read_text(), re.MULTILINE))
+    return [f"{name} {locked[name]}" for name in ("torch", "torchvision", "dvc")]
 
 
-def _families(root: Path, measured: Mapping[str, str]) -> list[str]:
-    lines = [
-        "What each step beyond the original brings, on the test images: mean over the seeds with a 95 % interval that "
-        "counts both seeds and images. Training time is that of one seed on two cores (AMD EPYC), the whole stage.",
-        "",
-        "| step | configuration | test accuracy | without near-duplicates | validation | parameters | training |",
-        "|---|---|---|---|---|---|---|",
-        f"| the original report, one run | `fine` | {ORIGINAL['test']} | | {ORIGINAL['val']} | 1,643,234 | |",
-    ]
-    for family, step in FAMILIES.items():
-        paths = [root / folder / f"metrics/evaluate/{family}.json" for folder in ("", "beyond")]
-        # The best within the default run, and the best of all; often the same one.
-        best = {e["config"]: e for e in [_read(path) for path in paths if path.exists()]}
-        for e in best.values():
-            everything, unseen = e["subsets"]
-            low, high = everything["seeds_ci95"]
-            lines.append(
-                f"| {step} | `{e['config']}` | **{everything['seeds_mean']:.4f}** ({low:.4f} to {high:.4f}) "
-                f"| {unseen['seeds_mean']:.4f} | {e['val_accuracy']:.4f} "
-                f"| {e['n_parameters']:,} | {measured.get(e['config'], '')} |"
+def _steps(root: Path, times: Mapping[str, str]) -> str:
+    """The columns of ``_all_steps`` that a reader looks for first."""
+    header, *rows = [(*row[:3], *row[-2:]) for row in _step_rows(root, times)]
+    return _table(header, rows)
+
+
+def _all_steps(root: Path, times: Mapping[str, str]) -> str:
+    header, *rows = _step_rows(root, times)
+    return _table(header, rows)
+
+
+def _step_rows(root: Path, times: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    yield (
+        "step",
+        "configuration",
+        "test accuracy",
+        "without near-duplicates",
+        "validation",
+        "trainable parameters",
+        "training",
+    )
+    yield "the original report, one run", "`fine`", f"{ORIGINAL['test']}", "", f"{ORIGINAL['val']}", "1,643,234", ""
+    for family, step in STEPS.items():
+        paths = [root / folder / f"metrics/evaluate/{family}.json" for folder in ("", EXTENDED)]
+        # The selected one of each pipeline; often the same.
+        selected = {e["config"]: e for e in [_read(path) for path in paths if path.exists()]}
+        for name, e in selected.items():
+            all_images, distinct = e["subsets"]
+            yield (
+                step,
+                f"`{name}`",
+                f"**{all_images['seeds_mean']:.4f}** {_interval(all_images['seeds_ci95'])}",
+                f"{distinct['seeds_mean']:.4f}",
+                f"{e['val_accuracy']:.4f}",
+                f"{e['n_parameters']:,}",
+                times.get(name, ""),
             )
-    return lines
 
 
-def told(text: str) -> dict[str, str]:
-    """What README ``text`` says of times: how long configurations take to train, and how fast an epoch is."""
-    times = dict(re.findall(r"^\|[^|]+\| `(\w+)` \|(?:[^|]+\|){4} (\d+ s[^|]*) \|$", text, re.MULTILINE))
-    speed = re.search(r"\| (\d\.\d\d times as fast [^|]*) \|", text)
-    return times | ({SPEED: speed[1]} if speed else {})
-
-
-def _measured(results: Path) -> dict[str, str]:
-    """The same as `make bench` measured it on this machine; nothing if it did not."""
-    rows = {row["name"]: row for row in _read(results)["rows"]} if results.exists() else {}
-    on_features = [name for name, c in params.load().configs.items() if c.input == "features"]
-    found = {}
-    for name, row in rows.items():
-        if row["module"] == "families":
-            configuration = name.removeprefix("train_")
-            once = f", and {rows['features']['ours']:.0f} s once for the features" * (configuration in on_features)
-            found[configuration] = f"{row['ours']:.0f} s{once}"
-    if "epoch_vs_best_torch" in rows:
-        row = rows["epoch_vs_best_torch"]
-        low, high = row["spread"]
-        found[SPEED] = f"{row['ratio']:.2f} times as fast (quartiles of {row['rounds']} rounds {low:.2f} to {high:.2f})"
-    return found
-
-
-def _ranking(root: Path) -> list[str]:
-    prepare, settings = _read(root / "metrics/prepare.json"), params.load(root / "params.yaml")
-    # The extended pipeline's baseline is one of the others.
-    configs = settings.configs | {name: c for name, c in settings.beyond.items() if name != "baseline"}
-    metrics = {
-        name: _read(root / ("beyond" if name in settings.beyond else "") / f"metrics/train/{name}.json")
-        for name in configs
-    }
-    seeds = next(iter(metrics.values()))["n_seeds"]
-    return [
-        f"All configurations, trained on {prepare['n_train']:,} images and ranked on {prepare['n_val']:,} others: mean "
-        f"over {seeds} seeds, ± one standard error that counts both seeds and images.",
-        "",
-        "| rank | configuration | family | validation accuracy | validation loss | training accuracy | gap |",
-        "|---|---|---|---|---|---|---|",
-        *(
-            f"| {row.rank} | `{row.name}` | {configs[row.name].family} "
-            f"| {m['val_accuracy']:.4f} ± {m['val_accuracy_se']:.4f} | {m['val_loss']:.3f} ± {m['val_loss_se']:.3f} "
-            f"| {m['train_accuracy']:.4f} | {m['gap']:.4f} |"
-            for row in selection.rank(metrics)
-            for m in [row.metrics]
-        ),
+def _ranking(root: Path, _: Mapping[str, str]) -> str:
+    prepare = _read(root / "metrics/prepare.json")
+    families, metrics = {}, {}
+    for folder in (Path(), Path(EXTENDED)):
+        for row in _rows(root / folder / "metrics/ranking.csv"):
+            families[row["name"]] = row["family"]
+            metrics[row["name"]] = _read(root / folder / f"metrics/train/{row['name']}.json")
+    # The base of the ablation is `augmented` again.
+    metrics.pop("baseline", None)
+    header = ("rank", "configuration", "family", "validation accuracy", "validation loss", "training accuracy", "gap")
+    rows = [
+        (
+            str(ranked.rank),
+            f"`{ranked.name}`",
+            families[ranked.name],
+            f"{m['val_accuracy']:.4f} ± {m['val_accuracy_se']:.4f}",
+            f"{m['val_loss']:.3f} ± {m['val_loss_se']:.3f}",
+            f"{m['train_accuracy']:.4f}",
+            f"{m['gap']:.4f}",
+        )
+        for ranked in selection.rank(metrics)
+        for m in [ranked.metrics]
     ]
+    return (
+        f"{_table(header, rows)}\n"
+        f"Trained on {prepare['n_train']:,} images and ranked on {prepare['n_val']:,} others: mean over "
+        f"{next(iter(metrics.values()))['n_seeds']} seeds, ± one standard error that counts both seeds and images.\n"
+    )
 
 
-def _ablation(root: Path) -> list[str]:
-    whole, *parts = _rows(root / "beyond/metrics/ablation.csv")
-    return [
-        "Ablation of `augmented`: the drop in validation accuracy when one part of it is changed, compared image by "
-        "image and seed by seed, ± one standard error.",
-        "",
-        "| | validation accuracy | drop |",
-        "|---|---|---|",
-        f"| as it is | {float(whole['val_accuracy']):.4f} ± {float(whole['val_accuracy_se']):.4f} | |",
-        *(
-            f"| `{row['name']}` "
-            f"| {float(row['val_accuracy']):.4f} ± {float(row['val_accuracy_se']):.4f} "
-            f"| {float(row['difference']):+.4f} ± {float(row['difference_se']):.4f} |"
-            for row in parts
-        ),
+def _ablation(root: Path, _: Mapping[str, str]) -> str:
+    base, *changed = [
+        (
+            f"`{row['name']}`",
+            f"{float(row['val_accuracy']):.4f} ± {float(row['val_accuracy_se']):.4f}",
+            f"{float(row['difference']):+.4f} ± {float(row['difference_se']):.4f}",
+        )
+        for row in _rows(root / EXTENDED / "metrics/ablation.csv")
     ]
+    return _table(("configuration", "validation accuracy", "drop"), [("`augmented`", base[1], ""), *changed])
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -197,47 +231,90 @@ def _read(path: Path) -> dict[str, Any]:
     return document
 
 
+def timings(text: str) -> dict[str, str]:
+    """The times that ``text`` already states: training of a configuration, and the speed of an epoch."""
+    times = dict(re.findall(r"^\|[^|]+\| `(\w+)` \|.*\| (\d+ s[^|]*) \|$", text, re.MULTILINE))
+    epoch = re.search(r"\| (\d\.\d\d times as fast [^|]*) \|", text)
+    return times | ({EPOCH: epoch[1]} if epoch else {})
+
+
+def _benchmarked(results: Path) -> dict[str, str]:
+    """The same times from `make bench` on this machine; none if it did not run."""
+    rows = {row["name"]: row for row in _read(results)["rows"]} if results.exists() else {}
+    on_features = [name for name, c in params.load().configs.items() if c.input == "features"]
+    times = {}
+    for name, row in rows.items():
+        if row["module"] == "families":
+            configuration = name.removeprefix("train_")
+            once = f" + {rows['features']['ours']:.0f} s once for features" * (configuration in on_features)
+            times[configuration] = f"{row['ours']:.0f} s{once}"
+    if "epoch_vs_best_torch" in rows:
+        row = rows["epoch_vs_best_torch"]
+        low, high = row["spread"]
+        times[EPOCH] = (
+            f"{row['ratio']:.2f} times as fast as the best plain PyTorch (quartiles {low:.2f} to {high:.2f} over "
+            f"{row['rounds']} rounds)"
+        )
+    return times
+
+
 def commands(block: str) -> list[str]:
-    """The lines of a console block that are typed."""
+    """The typed lines of a console block."""
     return [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
 
 
 def transcript(block: str, clone: Path, environment: dict[str, str]) -> str:
-    """Type the commands of a console block in ``clone``, and return the block with what they print."""
+    """Run the commands of a console block in ``clone``, and return the block with their output."""
     lines = []
     for command in commands(block):
         lines.append(f"$ {command}")
-        done = subprocess.run(  # noqa: S602 (the README's own commands)
+        done = subprocess.run(  # noqa: S602 (the documents' own commands)
             command, shell=True, cwd=clone, env=environment, check=True, text=True, capture_output=True
         )
         lines += shortened(done.stdout.replace(str(clone), "cifar2").rstrip().splitlines())
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def shortened(printed: list[str]) -> list[str]:
-    """Lines of training logs become one line of dots."""
-    shown: list[str] = []
-    for line in printed:
-        text = "..." if re.search(r"seed \d+ epoch \d+:", line) else line
-        if text != "..." or shown[-1:] != ["..."]:
-            shown.append(text)
-    return shown
+def shortened(lines: list[str]) -> list[str]:
+    """Fold the epochs of a training log, and successive unchanged stages, into a line; drop DVC's lock."""
+    text = "".join(f"{line}\n" for line in lines)
+    text = re.sub(r"(?m)^Updating lock file 'dvc.lock'\n\n?", "", text)
+    text = re.sub(r"(?m)^(.*seed \d+ epoch \d+:.*\n)+", "... training log\n", text)
+    return re.sub(r"(?m)^(Stage '.+' didn't change, skipping\n){2,}", _counted, text).splitlines()
 
 
-def main() -> None:
-    root = Path.cwd()
-    text = README.read_text()
-    text = filled(text, root, told(text) | _measured(root / "benchmarks/results.json"))
+def _counted(stages: re.Match[str]) -> str:
+    return f"... {len(stages[0].splitlines())} stages didn't change, skipping\n"
+
+
+def _run(text: str, root: Path) -> str:
+    """``text`` with the transcripts of its commands in a scratch clone of ``root``."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, "cifar2")
         # A terminal of 120 characters.
         environment = os.environ | {"COLUMNS": "120", "PYTHONHASHSEED": "0"}
         subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
-        # The files of DVC's cache and not its memory of runs: what the commands run, they run.
+        # DVC's cache without its record of runs, so that the commands run their stages.
         shutil.copytree(root / ".dvc/cache/files", clone / ".dvc/cache/files")
         subprocess.run(["dvc", "checkout", "--quiet"], cwd=clone, env=environment, check=True)
-        text = CONSOLE.sub(lambda m: m[1] + transcript(m[2], clone, environment) + m[3], text)
-    README.write_text(text)
+        return CONSOLE.sub(lambda m: m[1] + transcript(m[2], clone, environment) + m[3], text)
+
+
+def fill(root: Path) -> None:
+    """Update the tables and the code of every document."""
+    texts = {path: path.read_text() for path in documents(root)}
+    times = timings("\n".join(texts.values())) | _benchmarked(root / "benchmarks/results.json")
+    for path, text in texts.items():
+        path.write_text(filled(text, root, times))
+
+
+def main() -> None:
+    root = Path.cwd()
+    fill(root)
+    for path in documents(root):
+        text = path.read_text()
+        if CONSOLE.search(text):
+            path.write_text(_run(text, root))
 
 
 if __name__ == "__main__":
