@@ -26,7 +26,7 @@ from cifar2.errors import UserError
 from cifar2.evaluation import selection
 
 # The folder of the extended pipeline.
-EXTENDED = "beyond"
+EXTENDED = "extended"
 
 TABLES = re.compile(r"(<!-- (claims|steps|all steps|ranking|ablation) -->\n).*?(<!-- end -->)", re.DOTALL)
 CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
