@@ -1,4 +1,4 @@
-"""params.yaml as typed, strict models: an unknown key, a wrong type or a bad range is one clear line."""
+"""params.yaml as typed, strict models. An unknown key, a wrong type or a bad range is reported in one line."""
 
 import re
 import reprlib
@@ -18,9 +18,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from cifar2.errors import UserError, did_you_mean
 
@@ -28,10 +26,9 @@ ClassName = Literal["airplane", "automobile", "bird", "cat", "deer", "dog", "fro
 Activation = Literal["tanh", "relu", "sigmoid", "identity"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PositiveInt = Annotated[int, Field(gt=0)]
-# At least nothing, less than all.
-Share = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
-# A configuration's name becomes part of a command and of file names, on file systems that ignore case too.
+# Names of configurations appear in commands and file names; some file systems ignore case.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 
 
@@ -54,7 +51,7 @@ class _Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _keys_are_known(cls, given: object) -> object:
-        """Report a misspelled key only, and not also the key it was meant to be as missing."""
+        """Report a misspelled key, without also reporting the intended key as missing."""
         unknown = [key for key in given if key not in cls.model_fields] if isinstance(given, dict) else []
         if unknown:
             raise ValueError(
@@ -63,12 +60,11 @@ class _Strict(BaseModel):
         return given
 
 
-# Two runs with the same seed are one.
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_differ)]
 
 
 class Data(_Strict):
-    """Which pictures, from where, and how they are split."""
+    """The images: sources, classes and split."""
 
     sources: Annotated[list[Literal["folder", "torchvision", "npm"]], Field(min_length=1), AfterValidator(_differ)]
     folder: str
@@ -78,14 +74,14 @@ class Data(_Strict):
 
 
 class Normalise(_Strict):
-    """What is subtracted from, and divides, each channel's pixel values on the scale 0 to 1."""
+    """Mean and standard deviation of each channel, for pixel values in [0, 1]."""
 
     mean: PerChannel
     std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
 
 
 class Verify(_Strict):
-    """The grid of gradient checks, the optimizer's trajectories, and how far apart two results may be."""
+    """The grid of gradient checks, the length of optimizer trajectories, and the tolerances."""
 
     seed: Seed
     depths: Annotated[list[PositiveInt], Field(min_length=1)]
@@ -99,7 +95,7 @@ class Verify(_Strict):
 
 
 class Train(_Strict):
-    """What all configurations share."""
+    """Training parameters shared by all configurations."""
 
     hidden: list[PositiveInt]
     activation: Activation
@@ -119,45 +115,45 @@ class Train(_Strict):
 
 
 class Checkpoints(_Strict):
-    """How training gets over being killed."""
+    """How often training saves a checkpoint."""
 
     every: PositiveInt
 
 
 class Features(_Strict):
-    """What makes features of pictures, once for all configurations that learn from them."""
+    """The feature extractor shared by all configurations with input: features."""
 
-    # efficientnet_lite0, or the name of one of torchvision's classifiers.
+    # efficientnet_lite0, or the name of a torchvision classifier.
     backbone: str
     image_size: PositiveInt
     flip_average: bool
 
 
 class Configuration(_Strict):
-    """What competes: a kind of network, and how it is trained.  Whatever has a default here is off by default."""
+    """A network and its training parameters. Everything with a default here is off by default."""
 
     model: str
-    # The group in which it competes.
+    # The best configuration of each family is evaluated.
     family: Literal["mlp", "mlp_augmented", "cnn", "transfer"]
-    # The folder of data/ that it learns from: the pictures, or the features that stage `features` makes of them.
+    # The folder of data/ with the training inputs: images, or the features extracted by stage `features`.
     input: Literal["prepared", "features"]
     lr: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     nesterov: bool = False
-    # None: train's.
+    # None: the value in train.
     epochs: PositiveInt | None = None
     batch_size: PositiveInt | None = None
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    label_smoothing: Share = 0.0
-    dropout: Share = 0.0
-    # Done to the training pictures: mirror images, shifts by so many pixels, changes of colour by such a share.
+    label_smoothing: Fraction = 0.0
+    dropout: Fraction = 0.0
+    # Data augmentation: random mirroring, shifts by up to N pixels, color jitter by up to a fraction.
     flip: bool = False
     shift: Annotated[int, Field(ge=0, lt=32)] = 0
-    jitter: Share = 0.0
-    # Answers are the mean over a picture and its mirror image.
+    jitter: Fraction = 0.0
+    # Average predictions over each image and its mirror image.
     flip_average: bool = False
-    # Stop after so many epochs without a lower validation loss, and keep the best epoch.
+    # Stop after N epochs without a lower validation loss, and keep the best epoch.
     early_stopping: PositiveInt | None = None
 
     @model_validator(mode="after")
@@ -167,7 +163,7 @@ class Configuration(_Strict):
         return self
 
     @model_validator(mode="after")
-    def _features_are_no_pictures(self) -> Self:
+    def _features_allow_no_augmentation(self) -> Self:
         if self.input == "features":
             if self.model != "transfer":
                 raise ValueError("has input: features, which only model: transfer may have")
@@ -184,7 +180,7 @@ class Configuration(_Strict):
 
 
 class Mlp(Configuration):
-    """The network with hand-written backpropagation; its layers are those of ``train``."""
+    """The network with hand-written backpropagation; ``train`` defines its layers."""
 
     model: Literal["mlp"]
 
@@ -193,18 +189,18 @@ class Cnn(Configuration):
     """A convolutional network trained from scratch."""
 
     model: Literal["cnn"]
-    # Of each convolution.
+    # Output channels of each convolution.
     channels: Annotated[list[PositiveInt], Field(min_length=2, max_length=6)]
 
 
 class Transfer(Configuration):
-    """A linear classifier on a network that learned from other pictures."""
+    """A linear classifier on a pretrained backbone."""
 
     model: Literal["transfer"]
-    # For input: prepared; for input: features they are those of the top level's `features`.
+    # For input: prepared. For input: features, the top-level `features` defines them.
     backbone: str | None = None
     image_size: PositiveInt | None = None
-    # How many of the backbone's last parts learn too.
+    # Number of the backbone's last blocks that are fine-tuned.
     trainable_blocks: Annotated[int | Literal["all"], PlainValidator(_blocks)] = 0
 
     @model_validator(mode="after")
@@ -246,7 +242,7 @@ def changed(base: Configuration, changes: Mapping[str, Any]) -> AnyConfiguration
 
 
 class Range(_Strict):
-    """The values that a parameter has in a sweep: random ones of an interval, or one after the other of a list."""
+    """Values of a parameter in a sweep: drawn from an interval or a list, or each value of a grid."""
 
     log_uniform: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] | None = None
     uniform: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
@@ -264,10 +260,10 @@ class Range(_Strict):
 
 
 class Asha(_Strict):
-    """Which trials of a sweep are stopped early (Li et al. 2020, https://arxiv.org/abs/1810.05934).
+    """Early stopping of trials (Li et al. 2020, https://arxiv.org/abs/1810.05934).
 
-    After ``grace_epochs``, and after ``reduction_factor`` times as many, and so on, a trial goes on when its validation
-    accuracy is among the best 1 in ``reduction_factor`` that got so far before it.
+    After ``grace_epochs``, ``reduction_factor`` times as many, and so on, a trial continues only if its validation
+    accuracy is in the top 1 / ``reduction_factor`` of the trials that reached that epoch before it.
     """
 
     grace_epochs: PositiveInt
@@ -275,7 +271,7 @@ class Asha(_Strict):
 
 
 class Sweep(_Strict):
-    """Which configurations a sweep tries."""
+    """The configurations that a sweep tries."""
 
     base: Name
     space: Annotated[dict[str, Range], Field(min_length=1)]
@@ -286,14 +282,14 @@ class Sweep(_Strict):
 
 
 class Refit(_Strict):
-    """The final model: a seed that no configuration was judged by, and whether it also learns from val."""
+    """The final model: a seed not used for selection, and whether to train on the validation set too."""
 
     seed: Seed
     include_val: bool
 
 
 class Params(_Strict):
-    """The whole of params.yaml; each key is explained there."""
+    """All of params.yaml, which documents each key."""
 
     data: Data
     normalise: Normalise
@@ -365,7 +361,7 @@ class Params(_Strict):
         return self
 
 
-# What pydantic finds, by its types of error: what follows the key.
+# Messages by pydantic's error type; each follows the name of the key.
 _SENTENCES = {
     "missing": "is missing",
     "string_type": "must be text",
@@ -389,74 +385,32 @@ _SENTENCES = {
 }
 
 
-# A few aliases of aliases stand for more than fits into memory.
-_REPR = reprlib.Repr()
-_REPR.maxlevel = 1
-
-
-class _Constructor(SafeConstructor):
-    """DVC's, less what no key of params.yaml is, and what it passes over: a key that stands twice beside a ``<<``."""
-
-    yaml_constructors = {  # noqa: RUF012
-        tag: construct
-        for tag, construct in SafeConstructor.yaml_constructors.items()
-        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
-    }
-
-    def flatten_mapping(self, node: MappingNode) -> None:
-        if node.merge is None:  # what is merged in may stand here again
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if not isinstance(key, ScalarNode):
-                    raise ConstructorError(problem="a list or mapping for a key", problem_mark=key.start_mark)
-                if key.value in seen:
-                    raise ConstructorError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
-                seen.add(key.value)
-        super().flatten_mapping(node)
-
-    def construct_object(self, node: Node, deep: bool = False) -> Any:  # noqa: ANN401
-        try:
-            value = super().construct_object(node, deep)
-            # Python reads what it cannot write: a hexadecimal number of thousands of digits, half of a surrogate pair.
-            if isinstance(value, int | str):
-                str(value).encode()
-        except (ValueError, LookupError) as error:
-            shown = _REPR.repr(node.value)
-            raise ConstructorError(
-                problem=f"{shown} is no {str(node.tag).rpartition(':')[2]}", problem_mark=node.start_mark
-            ) from error
-        return value
-
-
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check ``path``.
+    """Read and validate ``path``.
 
     Raises:
-        UserError: the file is missing, is no YAML, or a value in it is not allowed; the message names the key.
+        UserError: the file is missing, is not YAML, or has an invalid key or value, which the message names.
     """
-    # As DVC reads it, so that a stage takes each value for what DVC compares and records; but parsed in Python: the
-    # parser in C crashes on brackets that lie deep within each other.
+    # As DVC reads it, except that it is parsed in Python: the parser in C crashes on deeply nested brackets.
     yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _Constructor
     try:
-        document: Any = yaml.load(path.read_text("utf-8"))
-        return Params.model_validate(document)
+        return Params.model_validate(yaml.load(path.read_text("utf-8")))
     except FileNotFoundError:
-        raise UserError(f"{path} is not here; run from the folder that holds it") from None
+        raise UserError(f"{path} is missing; run this in the folder that contains it") from None
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error)}") from None
     except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1
-        raise UserError(f"{path} is not YAML: line {line}: {_printable(str(error.problem))}") from error
-    except (YAMLError, ValueError, OverflowError) as error:  # the last two: bytes that are no text, \UFFFFFFFF
+        problem = str(error.problem).partition(" with value")[0]
+        raise UserError(f"{path} is not YAML: line {error.problem_mark.line + 1}: {problem}") from error
+    except (YAMLError, ValueError) as error:  # ValueError: not UTF-8, or not a date
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except RecursionError:
-        raise UserError(f"{path} has too many brackets within each other") from None
+        raise UserError(f"{path} has too many nested brackets") from None
 
 
 def explain(error: ValidationError) -> str:
-    """What is wrong, on one line: for each fault the key, what is allowed, and what there is."""
-    return _printable("; ".join(map(_sentence, error.errors())))
+    """All errors in one line: the key, what is allowed, and the given value."""
+    return "; ".join(map(_sentence, error.errors()))
 
 
 def _sentence(fault: ErrorDetails) -> str:
@@ -487,11 +441,6 @@ def _key(place: list[int | str]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as params.yaml would have it, in a few words."""
-    shown = _REPR.repr(value)
+    """A value as in params.yaml, shortened."""
+    shown = reprlib.repr(value)
     return {"None": "empty", "True": "true", "False": "false"}.get(shown, shown)
-
-
-def _printable(text: str) -> str:
-    """One line, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
