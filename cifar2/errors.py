@@ -1,4 +1,4 @@
-"""Faults that the user can mend, told in one line; everything else is a bug and keeps its traceback."""
+"""Errors that the user can fix, reported in one line. Anything else is a bug and keeps its traceback."""
 
 import errno
 import signal
@@ -12,17 +12,17 @@ NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UserError(Exception):
-    """Something outside the code is wrong; the message says what, where, and what to do."""
+    """An error that the user can fix; the message states what, where, and what to do."""
 
 
 def describe(error: OSError) -> str:
-    """The system's message and, where a file or folder is another user's or read-only, what to do."""
+    """The system's message, with advice if the file or folder is read-only or belongs to another user."""
     advice = "; use a clone of your own, or get access to it" if error.errno in NOT_PERMITTED else ""
     return f"{error.strerror or error}{advice}"
 
 
 def did_you_mean(given: object, known: Iterable[str], otherwise: str = "") -> str:
-    """The end of a message about ``given``: which of ``known`` is similar, or after ``otherwise`` all of them."""
+    """The end of a message about ``given``: the most similar of ``known``, or all of them after ``otherwise``."""
     known = list(known)
     for close in get_close_matches(given[:50].lower() if isinstance(given, str) else "", known, 1, 0.7):
         return f"; did you mean {close}?"
@@ -30,17 +30,16 @@ def did_you_mean(given: object, known: Iterable[str], otherwise: str = "") -> st
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call ``main``; an error of the user, of the file system or of a program ends with one line and exit code 1.
+    """Call ``main``, and report an error of the user, the file system or a program in one line with exit code 1.
 
-    So does Ctrl-C (SIGINT) or SIGTERM, with exit code 130 or 143; what is half-written then is taken away.
+    Ctrl-C (SIGINT) and SIGTERM are reported in one line too, with exit code 130 or 143.
     """
     by = signal.SIGINT
 
     def terminate(*_: object) -> NoReturn:
         nonlocal by
         by = signal.SIGTERM
-        # An exception of another kind would come out of Ray's waiting as a fault of its own.
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt  # Ray's waiting would wrap any other exception in its own
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
@@ -51,12 +50,10 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error.filename or 'the system'}: {describe(error)}")
     except subprocess.CalledProcessError as error:
         command = error.cmd if isinstance(error.cmd, str) else " ".join(map(str, error.cmd[:2]))
-        message = " ".join((error.stderr or "its message is above").split())
+        message = " ".join((error.stderr or "see its message above").split())
         sys.exit(f"error: {command} failed: {message}")
     except KeyboardInterrupt:
-        print(
-            f"stopped by {by.name}; what was going on starts again, training from its last checkpoint", file=sys.stderr
-        )
+        print(f"interrupted by {by.name}; run it again: training resumes from its last checkpoint", file=sys.stderr)
         sys.exit(128 + by)
     finally:
         signal.signal(signal.SIGTERM, before)

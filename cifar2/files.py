@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and whose bytes depend on their content alone."""
+"""Atomic, byte-stable files: complete or absent, and with bytes that depend only on their content."""
 
 import csv
 import hashlib
@@ -18,10 +18,10 @@ from cifar2.errors import UserError, describe
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that no reader ever sees half of it: a neighbour first, then a rename.
+    """Write ``content`` to ``path`` atomically: to a temporary file beside it, then rename that.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; what was there before is still there.
+        UserError: the disk is full or the folder is not writable; an existing file is unchanged.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -32,7 +32,7 @@ def write(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-        except BaseException:  # an interruption too
+        except BaseException:  # KeyboardInterrupt included
             partial.unlink(missing_ok=True)
             raise
     except (FileExistsError, NotADirectoryError) as error:
@@ -57,17 +57,16 @@ def read(path: Path) -> bytes:
 
 
 def damaged(path: Path, reason: object) -> UserError:
-    """The error for a file that is there and is not what it should be."""
-    told = " ".join(str(reason).split())
-    # DVC takes a write-protected file in its cache for whole, and looks into any other.
+    """The error for an existing file with invalid content."""
+    # DVC trusts write-protected files in its cache; it only checks the hashes of writable ones.
     return UserError(
-        f"{path} is damaged ({told}); delete it, then `dvc repro` or `dvc pull` brings it back; "
+        f"{path} is damaged ({' '.join(str(reason).split())}); delete it, then `dvc repro` or `dvc pull` restores it; "
         "if damaged again, let DVC check its cache first: `chmod -R u+w .dvc/cache`"
     )
 
 
 class _Record(dict[str, Any]):
-    """What a file says, by name; a name that it lacks is the file's damage and no bug."""
+    """A mapping read from a file. Looking up a missing key is reported as a corrupted file."""
 
     def __init__(self, path: Path, items: Mapping[str, Any]) -> None:
         super().__init__(items)
@@ -78,16 +77,15 @@ class _Record(dict[str, Any]):
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write ``document`` as JSON, keys in their order; a NaN or an infinity is a ``ValueError``, not a metric."""
+    """Write ``document`` as JSON, keys in their order; NaN and infinity raise ``ValueError``."""
     write(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
-    """Read a JSON object written by an earlier stage, which must have ``keys``.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object written by an earlier stage.
 
     Raises:
-        UserError: it is missing, not a JSON object, or lacks a key; likewise later, when a key is looked up anywhere in
-            it that is not there.
+        UserError: the file is missing or not a JSON object; or, later, a missing key is looked up anywhere in it.
     """
     try:
         document = json.loads(read(path), object_hook=lambda items: _Record(path, items))
@@ -95,14 +93,11 @@ def read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
         raise damaged(path, error) from error
     if not isinstance(document, dict):
         raise damaged(path, "not a JSON object")
-    for key in keys:
-        if key not in document:
-            raise damaged(path, f"it has no {key}")
     return document
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write ``rows`` as CSV under a line of ``columns``; None is an empty field."""
+    """Write ``rows`` as CSV below a header of ``columns``; None is an empty field."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -111,19 +106,19 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def read_csv(path: Path, text: Collection[str]) -> list[dict[str, Any]]:
-    """Read the lines of a CSV file written by an earlier stage, by the names of its columns.
+    """Read the rows of a CSV file written by an earlier stage, as mappings from column to value.
 
     Args:
-        path: of the file.
-        text: the columns that are taken as they are; all others are numbers, True or False, and None where empty.
+        path: the file.
+        text: the columns to keep as text; the others hold numbers, True, False, or None where empty.
 
     Raises:
-        UserError: it is missing or damaged; likewise later, when a column is looked up that is not there.
+        UserError: the file is missing or corrupted; or, later, a missing column is looked up.
     """
     try:
         content = read(path).decode()
         if not content.endswith("\n"):
-            raise ValueError("it ends within a line")
+            raise ValueError("it ends in the middle of a line")
         columns, *lines = csv.reader(io.StringIO(content), strict=True)
         rows = [dict(zip(columns, line, strict=True)) for line in lines]
         return [_Record(path, {c: value if c in text else _number(value) for c, value in row.items()}) for row in rows]
@@ -137,28 +132,28 @@ def _number(field: str) -> float | None:
 
 
 def join_csv(paths: Sequence[Path], text: Collection[str]) -> bytes:
-    """The lines of several CSV files with the same columns, as one file's content.
+    """Join CSV files with the same columns into the content of one file.
 
     Raises:
-        UserError: a file is missing or damaged (see :func:`read_csv`).
+        UserError: a file is missing or corrupted (see :func:`read_csv`), or has other columns than the first.
     """
     header, rows = b"", b""
     for path in paths:
-        read_csv(path, text)  # so that damage is not handed on
+        read_csv(path, text)  # raises if the file is corrupted
         columns, _, lines = read(path).partition(b"\n")
         if columns != (header or columns):
-            raise damaged(path, f"its columns are not those of {paths[0]}")
+            raise damaged(path, f"its columns differ from those of {paths[0]}")
         header, rows = columns, rows + lines
     return header + b"\n" + rows
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write ``tensors`` as safetensors, with ``about`` as a JSON object and a digest of both in the header."""
-    # Cloned, since safetensors refuses tensors that are pieces of one memory, as the parameters of a network may be.
-    whole = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    # One metadata key only: safetensors keeps several in a hash map, whose order changes from run to run.
-    metadata = {"about": json.dumps({"about": about, "sha256": _digest(whole, about)}, allow_nan=False)}
-    write(path, safetensors.torch.save(whole, metadata))
+    """Write ``tensors`` as safetensors, with ``about`` as JSON and a digest of both in the header."""
+    # Cloned, because safetensors refuses tensors that share memory, as a network's parameters may.
+    cloned = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    # Only one metadata key: safetensors writes several in an order that changes from run to run.
+    metadata = {"about": json.dumps({"about": about, "sha256": _digest(cloned, about)}, allow_nan=False)}
+    write(path, safetensors.torch.save(cloned, metadata))
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
@@ -170,19 +165,19 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`write_tensors` wrote: the tensors and ``about``.
+    """Read the tensors and ``about`` of a file written by :func:`write_tensors`.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or corrupted.
     """
     content = read(path)
     try:
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        said = json.loads(header["__metadata__"]["about"])
-        about, wanted = said["about"], said["sha256"]
+        metadata = json.loads(header["__metadata__"]["about"])
+        about, expected = metadata["about"], metadata["sha256"]
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
-    if _digest(tensors, about) != wanted:
-        raise damaged(path, "its digest is another")
+    if _digest(tensors, about) != expected:
+        raise damaged(path, "its digest does not match")
     return tensors, about

@@ -26,7 +26,7 @@ def main() -> None:
     test = splits.load(Path("data/prepared/test.safetensors"))
     evaluated, _ = files.read_tensors(Path("data/evaluated/final.safetensors"))
     metrics = {
-        name: files.read_json(Path("metrics") / path, ())
+        name: files.read_json(Path("metrics") / path)
         for name, path in {"prepare": "prepare.json", "refit": "refit.json", "final": "evaluate/final.json"}.items()
     }
     onnx = export.to_onnx(card, networks["final"])

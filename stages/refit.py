@@ -66,7 +66,7 @@ def main() -> None:
 
 def selected() -> tuple[str, params.AnyConfiguration]:
     """The name of the selected configuration, and the configuration."""
-    document = files.read_json(SELECTED, ("name", "configuration"))
+    document = files.read_json(SELECTED)
     try:
         return document["name"], TypeAdapter(params.AnyConfiguration).validate_python(document["configuration"])
     except ValidationError as error:

@@ -30,11 +30,9 @@ TEXT = ("class", "configuration", "family", "name")
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     settings = params.load()
-    prepare, verify, select = (
-        files.read_json(METRICS / f"{name}.json", ()) for name in ("prepare", "verify", "select")
-    )
+    prepare, verify, select = (files.read_json(METRICS / f"{name}.json") for name in ("prepare", "verify", "select"))
     names = [*select["best_per_family"], "final"]
-    evaluated = {name: files.read_json(METRICS / f"evaluate/{name}.json", ()) for name in names}
+    evaluated = {name: files.read_json(METRICS / f"evaluate/{name}.json") for name in names}
     final, families = evaluated["final"], {name: evaluated[name] for name in select["best_per_family"]}
     ranking, curves = rows(METRICS / "ranking.csv"), rows(METRICS / "curves.csv")
     five = [row for row in ranking if row["family"] == "mlp"]

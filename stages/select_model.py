@@ -22,10 +22,7 @@ def main() -> None:
     settings = params.load()
     root, configs = (Path("extended"), settings.extended_configs) if extended else (Path(), settings.configs)
     families = {name: configuration.family for name, configuration in configs.items()}
-    metrics = {
-        name: files.read_json(root / f"metrics/train/{name}.json", ("diverged", "val_loss_std", *COLUMNS))
-        for name in configs
-    }
+    metrics = {name: files.read_json(root / f"metrics/train/{name}.json") for name in configs}
     ranked = selection.rank(metrics)
     selected = ranked[0].name
     best = {

@@ -59,8 +59,8 @@ def main() -> None:
     for number, key in enumerate(keys):
         if key in by_key:  # equal ones count once
             del by_key[key]
-            outcome = files.read_json(FOLDER / f"{key}.json", trial.OUTCOME)
-            rows.append({"trial": number, **points[number], **outcome})
+            outcome = files.read_json(FOLDER / f"{key}.json")
+            rows.append({"trial": number, **points[number], **{name: outcome[name] for name in trial.OUTCOME}})
     rows.sort(key=_order)
     measured = [row for row in rows if row["val_accuracy"] is not None]
     if not measured:
@@ -73,7 +73,7 @@ def main() -> None:
 
 def _accuracy(key: str) -> float:
     """The validation accuracy of a finished trial; 0 if it diverged or was stopped."""
-    outcome = files.read_json(FOLDER / f"{key}.json", trial.OUTCOME)
+    outcome = files.read_json(FOLDER / f"{key}.json")
     return (outcome["stopped"] is None and outcome["val_accuracy"]) or 0.0
 
 

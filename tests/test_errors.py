@@ -27,10 +27,10 @@ def raising(error):
             subprocess.CalledProcessError(128, ["git", "show", "a"], stderr="fatal: no\n\ta\n"),
             "error: git show failed: fatal: no a",
         ),
-        (subprocess.CalledProcessError(1, ["dvc", "repro"]), "error: dvc repro failed: its message is above"),
+        (subprocess.CalledProcessError(1, ["dvc", "repro"]), "error: dvc repro failed: see its message above"),
     ],
 )
-def test_a_fault_of_the_users_is_one_line_and_exit_code_1(error, line):
+def test_a_user_error_is_one_line_and_exit_code_1(error, line):
     with pytest.raises(SystemExit) as stop:
         run(raising(error))
     assert stop.value.code == line
@@ -42,7 +42,7 @@ def test_a_bug_keeps_its_traceback():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_stop_is_one_line_and_its_exit_code(number, capsys):
+def test_a_signal_is_one_line_and_its_exit_code(number, capsys):
     cleaned = []
 
     def main():
@@ -58,6 +58,6 @@ def test_a_signal_to_stop_is_one_line_and_its_exit_code(number, capsys):
     assert stop.value.code == 128 + number
     assert cleaned
     error = capsys.readouterr().err
-    assert error.startswith(f"stopped by {number.name}")
+    assert error.startswith(f"interrupted by {number.name}")
     assert error.count("\n") == 1
     assert signal.getsignal(signal.SIGTERM) == before

@@ -362,7 +362,7 @@ def test_a_damaged_model_in_dvcs_cache_is_handed_on_by_no_stage_and_the_advice_h
     assert path.read_bytes() != before[str(MODEL)]
     assert repository.is_clean()
     printed = repository.dvc("repro", "--force", "--single-item", "select_model", fails=True)
-    assert f"error: {MODEL} is damaged (its digest is another); delete it" in printed
+    assert f"error: {MODEL} is damaged (its digest does not match); delete it" in printed
     assert "failed to reproduce 'select_model'" in printed
     assert not (repository.folder / "data/models/mlp.safetensors").exists()
     # As the message says.
@@ -382,7 +382,7 @@ def test_damaged_pictures_in_dvcs_cache_are_not_trained_on_and_a_remote_has_them
     (repository.folder / TRAIN).unlink()
     repository.dvc("checkout")
     printed = repository.dvc("repro", "--force", "train", fails=True)
-    assert f"error: {TRAIN} is damaged (its digest is another)" in printed
+    assert f"error: {TRAIN} is damaged (its digest does not match)" in printed
     assert "epoch" not in printed
     assert not (repository.folder / MODEL).exists()
     (repository.folder / TRAIN).unlink()

@@ -145,7 +145,7 @@ def test_a_signal_stops_it_with_one_line_and_keeps_the_checkpoint(here, uninterr
     wait_until(process, partial(says, here, "epoch 3:"))
     process.send_signal(number)
     assert process.wait() == 128 + number
-    assert f"stopped by {number.name};" in log(here).splitlines()[-1]  # which may have begun with half of another
+    assert f"interrupted by {number.name};" in log(here).splitlines()[-1]  # which may have begun with half of another
     assert "Traceback" not in log(here)
     assert not in_the_middle_of_a_checkpoint(here)
     assert not (here / "data/models/train").exists()
@@ -159,7 +159,7 @@ def test_ctrl_c_stops_dvc_and_what_it_runs(here):
     wait_until(process, partial(says, here, "epoch 3:"))
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait() != 0
-    assert "stopped by SIGINT" in log(here)
+    assert "interrupted by SIGINT" in log(here)
     assert "Traceback" not in log(here)
 
 

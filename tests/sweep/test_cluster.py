@@ -171,7 +171,7 @@ def test_a_signal_stops_it_with_one_line(swept, number):
     wait_until(driver, partial(finished, swept.folder, 1))
     driver.send_signal(number)
     assert driver.wait() == 128 + number
-    assert f"stopped by {number.name}" in log(swept.folder)
+    assert f"interrupted by {number.name}" in log(swept.folder)
     assert "Traceback" not in log(swept.folder)
     assert not results(swept.folder)
 
