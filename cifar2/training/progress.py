@@ -4,14 +4,13 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from tqdm import tqdm
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 LIVE = Path("dvclive")
 # Runs beside a training run.  Its input ends when that process does, even by `kill -9`.
 REMOVE = 'trap "" HUP INT TERM; read -r _; rm -rf -- "$0"; rmdir -- "$1"'
-Item = TypeVar("Item")
 
 
 class Progress:
@@ -123,14 +121,3 @@ def _locked(folder: Path, operation: int) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
-
-
-def steps(items: Sequence[Item], name: str) -> Iterator[Item]:
-    """Go through ``items`` with a bar on a terminal; in a log with a line after each tenth, of a hundred or more."""
-    with tqdm(total=len(items), desc=name, disable=None) as bar:
-        for done, item in enumerate(items, 1):
-            yield item
-            bar.update()
-            tenth = 10 * done // len(items)
-            if bar.disable and len(items) >= 100 and tenth > 10 * (done - 1) // len(items):
-                print(f"{name}: {tenth}0 %", file=sys.stderr, flush=True)

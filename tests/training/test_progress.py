@@ -15,7 +15,7 @@ import yaml
 
 from cifar2.training import progress
 from cifar2.training.loop import Epoch, Resumed
-from cifar2.training.progress import Progress, steps
+from cifar2.training.progress import Progress
 from tests.clone import ROOT
 
 EPOCH = Epoch(0, 3, 0.51234, 0.75, 0.6, 0.7)
@@ -272,23 +272,3 @@ def test_half_written_files_are_ignored_by_git_and_dvc():
     subprocess.run(["dvc", "init", "--quiet"], check=True)
     for program in ("git", "dvc"):
         subprocess.run([program, "check-ignore", "metrics/train/.fine.json.partial"], check=True)
-
-
-def test_going_through_many_items_tells_each_tenth_in_a_log(capsys):
-    assert list(steps(range(200), "pictures")) == list(range(200))
-    out, err = capsys.readouterr()
-    assert err.splitlines() == [f"pictures: {tenth}0 %" for tenth in range(1, 11)]
-    assert out == ""
-
-
-def test_going_through_few_tells_nothing(capsys):
-    assert list(steps([1, 2], "pictures")) == [1, 2]
-    assert capsys.readouterr().err == ""
-
-
-def test_going_through_items_is_a_bar_on_a_terminal(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    list(steps(range(200), "pictures"))
-    assert "pictures: 100%" in terminal.getvalue()
-    assert "200/200" in terminal.getvalue()
