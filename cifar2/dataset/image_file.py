@@ -1,12 +1,9 @@
-"""Images of one's own, made as small as CIFAR-10's."""
+"""Any image file, resized to the 32 x 32 pixels of CIFAR-10."""
 
 import io
 import logging
-import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +15,9 @@ from cifar2.errors import UserError
 
 SIZE = (32, 32)
 STDIN = Path("-")
-# A larger file may be meant to fill the memory; uncompressed, the largest image that Pillow reads is smaller.
-MAX_BYTES = 2**30
-# Pillow needs another program to draw EPS, and recognises the others without decoding them.
+# Pillow needs another program to render EPS, and recognises the others without decoding them.
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-# By EXIF orientation, how the stored image becomes upright.
+# The operation that makes an image upright, by EXIF orientation.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,22 +27,20 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# White in greyscale of more than 8 bits, whose files do not say how many are used; 1 is that of fractions and masks.
+# Possible values of white in greyscale of more than 8 bits; 1 is white in floating point and in masks.
 WHITES = (1, 2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)
 
 Image.init()
 FORMATS = [name for name in Image.ID if name not in NOT_DECODED]
-# Of the file names of these formats.
+# File name suffixes of these formats.
 SUFFIXES = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
-# Text beside a PNG's image: a chunk may be as long as Pillow allows all of them to be together, 64 MB.
+# Text in a PNG: a single chunk may be as long as Pillow allows for all of them, 64 MB.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise it prints to stderr
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise Pillow logs to stderr
 
 
 def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The image files in ``folder``, and its other files, by name; without hidden files and without its folders.
-
-    An image file is one with a suffix in ``SUFFIXES``.
+    """List the image files in ``folder`` (by their suffix), and its other files; both sorted, without hidden files.
 
     Raises:
         UserError: the folder cannot be read, or has no image files.
@@ -63,33 +56,31 @@ def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def read(path: Path) -> Tensor:
-    """The image in a file of any format that Pillow decodes, uint8, 3 x 32 x 32, channels red, green, blue.
+    """Read an image file in any format that Pillow decodes, as uint8, 3 x 32 x 32, channels red, green, blue.
 
-    It is rotated as its EXIF orientation says, laid on white where it is transparent, cropped to the largest square in
-    its middle and resized with Lanczos' filter; of an animation or a file of several pages it is the first image.
+    The image is rotated by its EXIF orientation, drawn on white where it is transparent, cropped to its central square
+    and resized with the Lanczos filter. An animation or a file of several pages gives its first image.
 
-    Greyscale of more than 8 bits or in floating point is scaled so that white is the smallest of ``WHITES`` that is not
-    exceeded, since files with 12 bits in 16 do not say so.
+    Greyscale of more than 8 bits or in floating point is scaled so that the smallest possible value in ``WHITES``
+    becomes white: a file of 12 bits in 16 does not state its 12.
 
     Args:
-        path: of the file, or ``-`` for standard input.
+        path: the file, or ``-`` for standard input.
 
     Raises:
-        UserError: the file is missing, is no image, is corrupted, has grey values of unknown scale, or is so large that
-            it may be meant to fill the memory (``MAX_BYTES``, Pillow's ``MAX_IMAGE_PIXELS``).
+        UserError: the file is missing, is not an image, is corrupted, has grey values of unknown scale, or has more
+            than Pillow's ``MAX_IMAGE_PIXELS``.
     """
     try:
         with open(0, "rb", closefd=False) if path == STDIN else path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     if not content:
         raise UserError(f"{path} is empty")
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes; make it smaller first")
     try:
-        with warnings.catch_warnings(), _quiet_stderr():
-            warnings.simplefilter("ignore")  # of corrupted metadata
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about corrupted metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             small = ImageOps.fit(_decoded(content), SIZE, Image.Resampling.LANCZOS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -101,58 +92,39 @@ def read(path: Path) -> Tensor:
         ) from None
     except UserError as error:
         raise UserError(f"{path} {error}") from None
-    except Exception as error:  # Pillow's documentation promises OSError, but for a corrupted file it may be any
+    except Exception as error:  # Pillow documents OSError, but raises any type for a corrupted file
         reason = " ".join(str(error).split()) or type(error).__name__
-        if "MAX_TEXT" in reason:
-            reason = f"more than {PngImagePlugin.MAX_TEXT_MEMORY:,} bytes of text beside the image"
         raise UserError(f"{path} cannot be read: {reason}; save it again as JPEG or PNG") from None
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
 
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Silence libtiff, which reports corrupted files on stderr past Python."""
-    try:
-        stderr = os.dup(2)
-    except OSError:  # closed
-        yield
-        return
-    try:
-        with open(os.devnull, "wb") as null:  # noqa: PTH123 (os.devnull is no path to work with)
-            os.dup2(null.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
 def _decoded(content: bytes) -> Image.Image:
-    """The image upright and opaque, in RGB."""
+    """Decode an image: upright, opaque, in RGB."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        deep = re.search(";16[BLN]", str(image.tile))  # 16 bits a channel, of which Pillow keeps the upper 8
+        deep = re.search(";16[BLN]", str(image.tile))  # 16 bits per channel, of which Pillow keeps the upper 8
         image.load()
         upright = _upright(image)
     if upright.mode.startswith(("I", "F")):
         upright = _eight_bits(upright)
     elif deep and np.asarray(upright.convert("RGB")).max() < 16:
-        raise UserError("has 16 bits a channel but uses at most 12, of unknown scale; save it with 8 bits first")
+        raise UserError("has 16 bits per channel but uses at most 12, of unknown scale; save it with 8 bits first")
     return _on_white(upright)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image rotated as its EXIF data says.
+    """Rotate an image by its EXIF orientation.
 
-    ``ImageOps.exif_transpose`` also rewrites that data, which fails where any of it is corrupted.
+    ``ImageOps.exif_transpose`` also rewrites the EXIF data, which fails if any of it is corrupted.
     """
     try:
         method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # unreadable metadata leave the image as it is stored
+    except Exception:  # unreadable metadata: keep the stored orientation
         method = None
     return image if method is None else image.transpose(method)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Greyscale of more than 8 bits, or in floating point, in 8."""
+    """Convert greyscale of more than 8 bits, or in floating point, to 8 bits."""
     values = np.asarray(image).astype(np.float32)
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= WHITES[-1] or 1 < high < 16:

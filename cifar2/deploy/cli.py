@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from cifar2.networks import classifier, inference
 PROJECT = Path(__file__).parents[2]
 FINAL = Path("data/models/final.safetensors")
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-# What `python -m cifar2.deploy.cli` would do, also where PYTHONSAFEPATH is set.
+# Like `python -m cifar2.deploy.cli`, but also if PYTHONSAFEPATH is set.
 MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cifar2.deploy.cli import main; main()"
 
 
@@ -29,10 +28,10 @@ def main() -> None:
 
 def _main() -> None:
     here = Path.cwd()
-    around = (folder for folder in (here, *here.parents) if os.path.exists(folder / "cifar2/deploy/cli.py"))  # noqa: PTH110 (as below)
-    checkout = next(around, PROJECT)
+    checkouts = (folder for folder in (here, *here.parents) if os.path.exists(folder / "cifar2/deploy/cli.py"))  # noqa: PTH110 (as below)
+    checkout = next(checkouts, PROJECT)
     if not PROJECT.samefile(checkout):
-        # The command belongs to the environment, which may be another checkout's; code and model are of this one.
+        # The environment may belong to another checkout, but code and model come from this one.
         os.execv(sys.executable, [sys.executable, "-c", MAIN, str(checkout), *sys.argv[1:]])  # noqa: S606
     parser = argparse.ArgumentParser(prog="cifar2", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -43,26 +42,26 @@ def _main() -> None:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="a file that Pillow decodes; a folder, for the image files in it; or -, for standard input",
+        help="a file that Pillow decodes, a folder of image files, or - for standard input",
     )
-    predict_.add_argument("--model", help=f"a file of data/models/ (default: the project's {FINAL})")
-    predict_.add_argument("--json", action="store_true", help="print a JSON array, one object an image")
+    predict_.add_argument("--model", help=f"a file in data/models/ (default: the project's {FINAL})")
+    predict_.add_argument("--json", action="store_true", help="print a JSON array with one object per image")
     arguments = parser.parse_args()
     predict(arguments.images, arguments.model, arguments.json)
 
 
 def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
-    """Print the class of each image, with its probability; of a file with several models, with their mean.
+    """Print the predicted class of each image with its probability, averaged over the models in the file.
 
-    An image that cannot be read is named on stderr, the others are predicted, and the exit code is 1.
+    An image that cannot be read is reported on stderr, and the exit code is 1; the others are predicted.
 
     Args:
-        names: of image files, of folders for the image files in them, or ``-`` for standard input.
-        model: the name of the model's file; without it, the final model of the project.
+        names: image files, folders of image files, or ``-`` for standard input.
+        model: the model file; by default the project's final model.
         as_json: whether to print JSON.
 
     Raises:
-        UserError: the model is missing, damaged or none, or its training diverged.
+        UserError: the model is missing or corrupted, is not a model, or its training diverged.
     """
     path = _model(model)
     card, networks, _ = classifier.load(path)
@@ -76,38 +75,37 @@ def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
             readable.append(path)
         except errors.UserError as error:
             failed = True
-            _report(f"error: {error}")
-    predictions = []
+            print(f"error: {error}", file=sys.stderr)
+    probabilities = []
     if images:
         x = inference.inputs(card, torch.stack(images))
-        by_model = [
-            inference.probabilities(network, x, card.configuration.flip_average) for network in networks.values()
-        ]
-        predictions = torch.stack(by_model).mean(0).tolist()
-    found = [
+        flip_average = card.configuration.flip_average
+        by_model = [inference.probabilities(network, x, flip_average) for network in networks.values()]
+        probabilities = torch.stack(by_model).mean(0).tolist()
+    predictions = [
         {
             "picture": str(path),
-            "class": card.classes[probabilities.index(max(probabilities))],
-            "probability": max(probabilities),
-            "probabilities": dict(zip(card.classes, probabilities, strict=True)),
+            "class": card.classes[row.index(max(row))],
+            "probability": max(row),
+            "probabilities": dict(zip(card.classes, row, strict=True)),
         }
-        for path, probabilities in zip(readable, predictions, strict=True)
+        for path, row in zip(readable, probabilities, strict=True)
     ]
     if as_json:
-        _print(json.dumps(found, indent=2) + "\n")
+        _print(json.dumps(predictions, indent=2) + "\n")
     else:
         width = max(map(len, card.classes))
-        lines = [f"{p['class']:{width}}  {p['probability']:7.2%}  {_printable(p['picture'])}\n" for p in found]
+        lines = [f"{p['class']:{width}}  {p['probability']:7.2%}  {p['picture']}\n" for p in predictions]
         _print("".join(lines))
     if failed:
         sys.exit(1)
 
 
 def _model(name: str | None) -> Path:
-    """The file of a model.
+    """The path of the model file.
 
     Raises:
-        UserError: it cannot be one.
+        UserError: it is not a model file of this pipeline.
     """
     if name is None:
         if Path.cwd().samefile(PROJECT):
@@ -124,22 +122,22 @@ def _model(name: str | None) -> Path:
     if path.suffix == ".onnx":
         raise errors.UserError(f"{path} is for other programs; name the .safetensors file of the same model")
     if path.suffix != ".safetensors":
-        raise errors.UserError(f"{path} is not a model of this pipeline: those of data/models/ end with .safetensors")
+        raise errors.UserError(f"{path} is not a model of this pipeline: those in data/models/ end with .safetensors")
     try:
         with safetensors.safe_open(path, "pt") as file:
             ours = "about" in (file.metadata() or {})
     except (OSError, safetensors.SafetensorError):
-        return path  # missing or damaged, as reading it will show
+        return path  # missing or corrupted; reading it reports which
     if not ours:
         raise errors.UserError(f"{path} is not a model of this pipeline, but of another program")
     return path
 
 
 def _path(name: str) -> Path:
-    """The path ``name``, in which two slashes would become one.
+    """``name`` as a path.
 
     Raises:
-        UserError: it is a URL.
+        UserError: it is a URL, whose two slashes would become one.
     """
     if URL.match(name):
         raise errors.UserError(f"{name} is a URL; download it and name the file")
@@ -147,32 +145,24 @@ def _path(name: str) -> Path:
 
 
 def _expanded(names: Sequence[str]) -> tuple[list[Path], bool]:
-    """The files meant by ``names``, and whether any name stands for none, which is reported."""
+    """The files that ``names`` refer to, and whether any name failed, which is reported."""
     paths, failed = [], False
     for name in names:
         try:
             path = _path(name)
-            if not os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
+            if not os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises if the name is too long)
                 paths.append(path)
                 continue
             images, others = image_file.in_folder(path)
             paths += images
             if others:
                 suffixes = ", ".join(sorted({other.suffix or other.name for other in others}))
-                _report(f"skipped in {path}: {len(others)} not named like images that Pillow decodes ({suffixes})")
+                message = f"skipped in {path}: {len(others)} not named like images that Pillow decodes ({suffixes})"
+                print(message, file=sys.stderr)
         except errors.UserError as error:
             failed = True
-            _report(f"error: {error}")
+            print(f"error: {error}", file=sys.stderr)
     return paths, failed
-
-
-def _printable(text: str) -> str:
-    """``text`` with what a terminal cannot show, or would obey, as Python writes it in a string."""
-    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else repr(c)[1:-1] for c in text)
-
-
-def _report(line: str) -> None:
-    print(_printable(line), file=sys.stderr)
 
 
 def _print(text: str) -> None:
@@ -180,10 +170,10 @@ def _print(text: str) -> None:
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
     except OSError as error:
-        # What is still to be written would be tried again, and reported, when Python ends.
+        # Otherwise Python writes the rest at exit, and reports the error again.
         with open(os.devnull, "wb") as null:  # noqa: PTH123 (os.devnull is no path to work with)
             os.dup2(null.fileno(), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # as from `| head`, which has read enough
+        if not isinstance(error, BrokenPipeError):  # as from `| head`, which stops reading
             raise
 
 

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cifar2.dataset.examples import normalise
 from cifar2.errors import UserError, did_you_mean
-from cifar2.progress_bar import steps
 
 # The weights of this one come with a Python package; torchvision downloads those of its own networks.
 LITE0 = "efficientnet_lite0"
@@ -91,8 +89,8 @@ def features(images: Tensor, backbone: str, image_size: int, flip_average: bool)
         UserError: there is no such backbone, or its weights cannot be had.
     """
     network = frozen(backbone, image_size)
-from cifar2 import progress_bar
-from cifar2.dataset.examples import normalise
+    batches = steps(torch.split(images, BATCH), f"features of {len(images):,} images by {backbone}")
+    return torch.cat([look(network, normalise(batch, MEAN, STD), flip_average) for batch in batches])
 
 
 def frozen(backbone: str, image_size: int) -> Transfer:
