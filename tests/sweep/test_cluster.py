@@ -1,4 +1,4 @@
-"""The sweep on Ray: on this machine, on a cluster of two nodes, and with parts of either killed."""
+"""The sweep on Ray: on this machine, on a cluster of two nodes, and with processes of either killed."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ from tests.pipeline.test_interruption import kill_when, log, wait_until
 
 pytestmark = pytest.mark.slow
 
-# Each takes about half a second; several for each core, so that some are in the middle and some to come.
+# A trial takes about half a second; with several per core, some are running and some are waiting.
 CORES = joblib.cpu_count()
 N, EPOCHS = 7 * max(2, CORES), 120
 
@@ -57,7 +57,7 @@ def start(folder, **variables):
 
 
 def finished(folder, n):
-    time.sleep(0.05)  # asked without a pause, it would take a core
+    time.sleep(0.05)  # without a pause, polling would occupy a core
     return len(finished_files(folder)) >= n
 
 
@@ -75,7 +75,7 @@ def forget(folder):
 
 
 def kill_a_worker(driver):
-    """Whether there was a process of Ray's in the middle of a trial, which is no more."""
+    """Kill a Ray worker that is running a trial; returns whether there was one."""
     for child in psutil.Process(driver.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if child.cmdline()[:1] == ["ray::_Inner.train"]:
@@ -86,7 +86,7 @@ def kill_a_worker(driver):
 
 @pytest.fixture
 def by_hand(swept, run_stage, once, monkeypatch):
-    """What the sweep leads to without Ray, one trial after the other."""
+    """The sweep's results without Ray, one trial after another."""
 
     def run(keys, trial, resources, asha, finished, best):
         for key in keys:
@@ -95,7 +95,7 @@ def by_hand(swept, run_stage, once, monkeypatch):
 
     def do():
         n_threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # two would wait for each other most of the time
+        torch.set_num_threads(1)  # two would mostly wait for each other
         with monkeypatch.context() as patch:
             patch.setattr(cluster, "run", run)
             run_stage("sweep.py")
@@ -107,15 +107,15 @@ def by_hand(swept, run_stage, once, monkeypatch):
     return found
 
 
-def test_whatever_part_of_it_is_killed_no_finished_trial_is_run_again_or_lost(swept, by_hand):
+def test_killed_processes_lose_and_repeat_no_finished_trial(swept, by_hand):
     folder = swept.folder
     with scale.cluster(2) as (environment, (head, node)):
-        # Who has another token is no part of it.
+        # Another token is refused.
         assert start(folder, **environment | {"RAY_AUTH_TOKEN": "b" * 32}).wait() == 1
         assert log(folder).splitlines()[-1].startswith("error: no Ray at RAY_ADDRESS=")
         assert "Traceback" not in log(folder)
 
-        # Without one of its nodes it goes on.
+        # The sweep survives the loss of a node,
         driver = start(folder, **environment)
         wait_until(driver, partial(finished, folder, 4))
         before = finished_files(folder)
@@ -125,7 +125,7 @@ def test_whatever_part_of_it_is_killed_no_finished_trial_is_run_again_or_lost(sw
         assert before.items() < finished_files(folder).items()
         assert results(folder) == by_hand
 
-        # Without its head it ends.
+        # but not of the head.
         forget(folder)
         driver = start(folder, **environment)
         wait_until(driver, partial(finished, folder, 3))
@@ -135,7 +135,7 @@ def test_whatever_part_of_it_is_killed_no_finished_trial_is_run_again_or_lost(sw
     before = finished_files(folder)
     assert 3 <= len(before) < N
 
-    # Elsewhere what is missing runs, until the driver is killed.
+    # The rest runs without a cluster, until the driver is killed.
     assert kill_when(start(folder), partial(finished, folder, len(before) + 2))
     assert f"{N} trials, of which {N - len(before)} are to be run" in log(folder)
     assert before.items() < finished_files(folder).items()
@@ -143,7 +143,7 @@ def test_whatever_part_of_it_is_killed_no_finished_trial_is_run_again_or_lost(sw
     assert len(before) < N
     assert not results(folder)
 
-    # And what is missing then; a killed worker's trial runs anew.
+    # The next sweep runs the rest; a killed worker's trial runs again.
     driver = start(folder)
     wait_until(driver, lambda: finished(folder, len(before) + 1) and kill_a_worker(driver))
     assert driver.poll() is None
@@ -154,7 +154,7 @@ def test_whatever_part_of_it_is_killed_no_finished_trial_is_run_again_or_lost(sw
 
 
 def test_workers_run_the_code_of_the_checkout(project, tmp_path):
-    """Another checkout's than the one whose environment this is."""
+    """Even if the environment belongs to another checkout."""
     said, checkout = tmp_path / "said", tmp_path / "checkout"
     for name in ("cifar2", "stages"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -166,7 +166,7 @@ def test_workers_run_the_code_of_the_checkout(project, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_with_one_line(swept, number):
+def test_a_signal_stops_the_sweep_with_one_line(swept, number):
     driver = start(swept.folder)
     wait_until(driver, partial(finished, swept.folder, 1))
     driver.send_signal(number)
@@ -177,18 +177,18 @@ def test_a_signal_stops_it_with_one_line(swept, number):
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("ray://127.0.0.1:10001", "RAY_ADDRESS=auto"),
         ("127.0.0.1:1", "no Ray at RAY_ADDRESS="),
         ("nowhere", "Invalid address format"),
     ],
 )
-def test_an_address_that_leads_nowhere_is_told(swept, address, told):
+def test_an_unreachable_address_is_one_line(swept, address, message):
     assert start(swept.folder, RAY_ADDRESS=address).wait() == 1
     line = log(swept.folder).splitlines()[-1]
     assert line.startswith("error: ")
-    assert told in line
+    assert message in line
     assert "token" not in line
     assert "Traceback" not in log(swept.folder)
 
@@ -206,15 +206,15 @@ def test_a_cluster_that_refuses_advises_a_token(monkeypatch):
 
 SWEEP = """
 import sys
-from cifar2 import sweep
+from cifar2.sweep import cluster
 def trial(key):
-    return iter([sweep.Report(0.5, {"python": sys.executable}, True)])
-sweep.run(["a"], trial, {"cpu": 1}, None, lambda key, outcome: print(outcome["python"]))
+    return iter([cluster.Report(0.5, {"python": sys.executable}, True)])
+cluster.run(["a"], trial, {"cpu": 1}, None, lambda key, outcome: print(outcome["python"]))
 """
 
 
 def test_the_users_folders_do_not_matter(tmp_path):
-    """An environment whose path has a space, a TMPDIR too long for a socket, a home directory that is a file."""
+    """The path of the environment has a space, TMPDIR is too long for a socket, and the home directory is a file."""
     environment = tmp_path / "with a space"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (packages,) = environment.glob("lib/python3.*/site-packages")
@@ -234,14 +234,14 @@ def test_the_users_folders_do_not_matter(tmp_path):
     assert list(temporary.iterdir()) == []
 
 
-def test_a_sweep_leaves_no_files_of_rays_behind(tmp_path, monkeypatch):
+def test_a_sweep_leaves_no_files_of_ray(tmp_path, monkeypatch):
     folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # short, for the sockets in it
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
     cluster.run(["a"], lambda _: iter([cluster.Report(0.5, {}, True)]), {"cpu": 1}, None, lambda *_: None)
     folder.rmdir()
 
 
-def test_trials_that_fail_are_told_and_the_others_kept(tmp_path):
+def test_failed_trials_are_reported_and_others_kept(tmp_path):
     kept = {}
     tries = tmp_path / "tries"
 
@@ -258,7 +258,7 @@ def test_trials_that_fail_are_told_and_the_others_kept(tmp_path):
     assert tries.read_text() == "xxx"
 
 
-def test_a_process_that_is_lost_between_two_trials_costs_none_of_them(tmp_path):
+def test_a_process_lost_between_two_trials_costs_no_trial(tmp_path):
     kept = {}
     lost = tmp_path / "lost"
 
@@ -273,7 +273,7 @@ def test_a_process_that_is_lost_between_two_trials_costs_none_of_them(tmp_path):
     assert set(kept) == {"a", "b", "c"}
 
 
-def test_asha_stops_trials_that_do_worse_than_others_by_then():
+def test_asha_stops_trials_with_lower_accuracy_early():
     epochs = 9
     kept = {}
 
@@ -283,7 +283,7 @@ def test_asha_stops_trials_that_do_worse_than_others_by_then():
         yield cluster.Report(float(key), {"stopped": None}, True)
 
     keys = ["0.9", "0.8", "0.7", "0.6", "0.5", "0.4"]
-    # One after the other, the best first.
+    # One after another, the best first.
     cluster.run(keys, trial, {"cpu": CORES}, Asha(grace_epochs=2, reduction_factor=3), kept.__setitem__)
     assert kept["0.9"] == {"stopped": None}
     assert kept["0.4"] == {"stopped": 2}
