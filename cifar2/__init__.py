@@ -1,6 +1,6 @@
 """CIFAR-2: airplanes against birds, with backpropagation and SGD written by hand.
 
-The library knows nothing of DVC: the scripts in ``stages/`` read and write its files.
+The library does not know DVC; the scripts in ``stages/`` read and write the files of the pipeline.
 """
 
 import getpass
@@ -25,15 +25,15 @@ try:
 except (KeyError, OSError):
     os.environ["LOGNAME"] = str(os.getuid())
 
-# Read by torch or the libraries below it when they are first used, hence here, before any module of this package asks
-# for one; what the user has set stays.
-# MKL picks its matrix kernels by processor; the AVX2 ones give the same bits on Intel and AMD.
+# PyTorch and the libraries below it read these variables on their first use, so they are set here, before any module
+# imports one.  Values set by the user stay.
+# MKL chooses its matrix kernels by processor; the AVX2 kernels give the same bits on Intel and AMD.
 os.environ.setdefault("MKL_CBWR", "AVX2")
-# Large tensors in pages of 2 MB: picking examples at random misses the processor's page table less often.
+# Large tensors use pages of 2 MB: random access to examples then misses the processor's page table less often.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-# cuBLAS gives the same bits each time only with a workspace of its own.
+# cuBLAS is deterministic only with a workspace of fixed size.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-# No library reports usage, or writes an identifier of this computer into the home directory to do so.
+# No library sends usage reports, or writes an identifier of this computer into the home directory for them.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # outside of this repository; inside, .dvc/config says so

@@ -1,7 +1,7 @@
 """Backpropagation, autograd and central differences side by side.
 
 A wrong gradient often still trains, only worse; comparing it with two independent methods is how one finds out.
-Everything here runs in float64, where rounding leaves room to tell a wrong formula from an inexact sum.
+Everything here runs in float64, where a wrong formula differs from an inexact sum by many orders of magnitude.
 (Bishop, "Pattern Recognition and Machine Learning", section 5.3.3.)
 """
 
@@ -16,10 +16,10 @@ from cifar2.errors import UserError
 from cifar2.losses import LOSSES
 from cifar2.mynet import MyNet, backpropagation, gradients
 
-# A central difference errs by about step^2 from curvature and 1e-16 / step from rounding.  This is smaller than would
-# be best for smooth functions, so that its two evaluations rarely lie on different sides of a ReLU's kink.  Where they
-# do, there is no slope to compare: ``check`` draws another network, ``check_directions`` leaves the image out.  A still
-# smaller step would only trade the kink for rounding.
+# The error of a central difference is about step^2 from curvature plus 1e-16 / step from rounding.  This step is smaller
+# than the best one for smooth functions, so that its two evaluations rarely lie on different sides of a ReLU's kink.  If
+# they do, there is no slope to compare: ``check`` draws another network, ``check_directions`` leaves the image out.  An
+# even smaller step would only trade the kink for rounding.
 STEP = 1e-6
 
 # About one small network in a thousand has to be replaced.
@@ -29,10 +29,10 @@ MAX_DRAWS = 100
 class KinkError(Exception):
     """The two evaluations of a central difference lie on different sides of a ReLU's kink.
 
-    Only the sign of z decides, never an error: a wrong gradient has no excuse.
+    The signs of z decide, never the size of an error, so a wrong gradient has no excuse.
 
     Attributes:
-        smooth: for each example of the batch, whether all its ReLUs stay on their sides.
+        smooth: for each example of the batch, whether no ReLU crosses its kink, bool, N.
     """
 
     def __init__(self, smooth: Tensor) -> None:
@@ -55,7 +55,7 @@ class Case(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """The largest relative errors of backpropagation against the two other methods."""
+    """The largest relative errors of backpropagation against two other methods."""
 
     autograd: float
     finite_difference: float
@@ -64,26 +64,26 @@ class Errors(NamedTuple):
 def cases(
     depths: Sequence[int], widths: Sequence[int], activations: Sequence[str], batch_sizes: Sequence[int]
 ) -> list[Case]:
-    """Every combination, with each loss: 5 inputs, 3 outputs (also a single one, for the 1-D targets)."""
+    """Every combination with each loss: 5 inputs, 3 outputs, and with 1-D targets 1 output."""
     grid = [(d, w, f, n) for d in depths for w in widths for f in activations for n in batch_sizes]
-    found = []
+    combinations = []
     for depth, width, activation, batch_size in grid:
         hidden = (width,) * (depth - 1)
-        found += [
+        combinations += [
             Case((5, *hidden, 3), activation, activation, "squared_error", batch_size),
             Case((5, *hidden, 1), activation, "identity", "squared_error", batch_size),
             Case((5, *hidden, 3), activation, "identity", "cross_entropy", batch_size),
         ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(combinations))
 
 
 def check(case: Case, seed: int) -> list[Errors]:
-    """Compare every single partial derivative on a random network and batch; the errors of each layer, 1 .. L.
+    """Compare every partial derivative on a random network and batch, and return the errors of layers 1 .. L.
 
-    A network and batch on which a ReLU crosses its kink are replaced by the next ones.
+    If a ReLU crosses its kink, another network and batch are drawn.
 
     Raises:
-        UserError: ``MAX_DRAWS`` networks in a row have such a ReLU.
+        UserError: a ReLU crosses its kink in ``MAX_DRAWS`` networks in a row.
     """
     generator = torch.Generator().manual_seed(seed)
     for _ in range(MAX_DRAWS):
@@ -115,7 +115,7 @@ def _random_problem(case: Case, generator: torch.Generator) -> tuple[MyNet, Tens
 
 
 def worst(errors: Iterable[Errors]) -> Errors:
-    """The largest of each kind; what is no number counts as larger than any."""
+    """The largest error of each kind; NaN counts as larger than any number."""
     largest = torch.tensor(list(errors), dtype=torch.float64).max(0).values.tolist()
     return Errors(*largest)
 
@@ -123,8 +123,8 @@ def worst(errors: Iterable[Errors]) -> Errors:
 def check_directions(model: MyNet, x: Tensor, y_true: Tensor, loss: str, n: int, seed: int) -> Errors:
     """Compare every derivative with autograd, and the slope along ``n`` random directions with central differences.
 
-    A direction costs two forward passes whatever the size of the network, and an error in any parameter's gradient
-    changes the slope along it.  Examples that take a ReLU across its kink are left out along that direction.
+    A direction costs two forward passes whatever the size of the network, and an error in the gradient of any parameter
+    changes the slope along it.  Examples in which a ReLU crosses its kink are left out for that direction.
 
     Raises:
         UserError: a direction leaves no example.
@@ -149,7 +149,7 @@ def check_directions(model: MyNet, x: Tensor, y_true: Tensor, loss: str, n: int,
 def _compare_slopes(
     model: MyNet, x: Tensor, y_true: Tensor, loss: str, direction: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The slope along ``direction`` by hand and by central difference, over the examples that cross no kink."""
+    """The slope along ``direction``, by hand and by central difference, over the examples that cross no kink."""
     while len(x):
         by_hand = by_backpropagation(model, x, y_true, loss)
         slope = torch.stack([(g * d).sum() for g, d in zip(by_hand, direction, strict=True)]).sum()
@@ -172,20 +172,20 @@ def by_autograd(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> list[Tens
 
 
 def by_finite_differences(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> list[Tensor]:
-    """The gradient of each parameter, by moving one number at a time up and down by ``STEP``.
+    """The gradient of each parameter, by moving one entry at a time up and down by ``STEP``.
 
     Raises:
-        KinkError: one of them takes a ReLU across its kink.
+        KinkError: a ReLU crosses its kink.
     """
-    found = []
+    derivatives = []
     for parameter in model.parameters():
         slopes = []
         for i in range(parameter.numel()):
             direction = torch.zeros_like(parameter)
             direction.view(-1)[i] = 1
             slopes.append(_central_difference(model, x, y_true, loss, [parameter], [direction]))
-        found.append(torch.stack(slopes).view_as(parameter))
-    return found
+        derivatives.append(torch.stack(slopes).view_as(parameter))
+    return derivatives
 
 
 @torch.no_grad()
@@ -211,7 +211,7 @@ def _move(parameters: list[Tensor], direction: list[Tensor], step: float) -> Non
 
 
 def _active(model: MyNet) -> Tensor:
-    """Which ReLUs let z through in the last forward pass: one row for each example."""
+    """Whether each ReLU let z through in the last forward pass, one row per example."""
     relus = [model.z[l] > 0 for l in model.z if model.f[l] is torch.relu]
     return torch.cat(relus, 1) if relus else torch.ones(len(model.a[0]), 0, dtype=torch.bool)
 
@@ -220,23 +220,23 @@ def _loss(model: MyNet, x: Tensor, y_true: Tensor, loss: str) -> Tensor:
     return LOSSES[loss].value(y_true, model(x))
 
 
-def relative_error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    """The largest difference, relative to the largest entry of all; 0 where everything is zero.
+def relative_error(values: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest difference, relative to the largest entry of all; 0 if all entries are zero.
 
-    A central difference errs by the same amount in every entry, so that entries near zero cannot be held to an error
-    relative to themselves.
+    The error of a central difference is the same in every entry, so an entry near zero has no small error relative to
+    itself.
     """
-    # torch's max keeps a NaN; Python's would lose it, and a gradient that is no number would pass.
-    return _relative_errors(found, wanted).max().item()
+    # torch's max keeps a NaN; Python's would lose it, and the check would pass.
+    return _relative_errors(values, expected).max().item()
 
 
-def _relative_errors(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+def _relative_errors(values: Sequence[Tensor], expected: Sequence[Tensor]) -> Tensor:
     """The largest difference of each tensor, relative to the largest entry of all."""
-    differences = torch.stack([(a - b).abs().max() for a, b in zip(found, wanted, strict=True)])
-    scale = torch.stack([t.abs().max() for t in (*found, *wanted)]).max()
+    differences = torch.stack([(a - b).abs().max() for a, b in zip(values, expected, strict=True)])
+    scale = torch.stack([t.abs().max() for t in (*values, *expected)]).max()
     return differences / scale if scale != 0 else differences
 
 
-def _by_layer(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
-    """The same for each layer: its weights and its biases follow each other."""
-    return _relative_errors(found, wanted).view(-1, 2).max(1).values.tolist()
+def _by_layer(values: Sequence[Tensor], expected: Sequence[Tensor]) -> list[float]:
+    """The relative error of each layer, whose weights and biases follow each other."""
+    return _relative_errors(values, expected).view(-1, 2).max(1).values.tolist()

@@ -20,7 +20,7 @@ def main() -> None:
     hardware.fix_convolutions(parameters.train.threads)
     sets = {name: splits.load(PREPARED / name) for name in ("train.safetensors", "val.safetensors")}
     for name, split in sets.items():
-        features = transfer.features(split.x, **parameters.features.model_dump())
+        features = transfer.extract_features(split.x, **parameters.features.model_dump())
         splits.save(FEATURES / name, replace(split, x=features, features=parameters.features))
 
 

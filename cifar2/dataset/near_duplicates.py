@@ -1,4 +1,4 @@
-"""Test pictures that stand in the training part too, in another crop, size or colour.
+"""Test images that are also among the training images, in another crop, size or colour.
 
 CIFAR-10 has some (Barz and Denzler, "Do we train on test data? Purging CIFAR of near-duplicates", 2020, find 3.3 % of
 the test images).  A model that remembers them looks better than it is.
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-# What is left of a picture without its mean over so many pixels around: its drawing.  Skies all look alike; drawings
+# The drawing of an image is the image minus its local mean over a square of this size.  Skies all look alike; drawings
 # do not.
 NEIGHBOURHOOD = 9
-# Correlation of two drawings, and of the two whole pictures.  Set by eye on the figure of the pairs: with less, there
-# are more pairs of different airplanes on the same blue; with more, the crops of one picture get lost.
-DRAWING, WHOLE = 0.7, 0.85
+# Smallest correlation of two drawings, and of the two images.  Set by eye on the figure of the pairs: lower values give
+# more pairs of different airplanes on the same blue, higher values lose crops of one image.
+MIN_DRAWING, MIN_IMAGE = 0.7, 0.85
 
 
 class Pairs(NamedTuple):
-    """Test pictures and what they repeat, the surest first.
+    """Test images with their near-duplicates, the most similar pairs first.
 
     Attributes:
-        test: int64, places in the test split.
-        train: int64, places in the training pictures.
-        flipped: bool, whether one is the other's mirror image.
-        similarity: float32, correlation of the two drawings, -1 to 1.
+        test: indices of the test images, int64.
+        train: indices of the training images, int64.
+        flipped: whether one is similar to the other's mirror image, bool.
+        similarity: correlation of the two drawings, -1 to 1, float32.
     """
 
     test: Tensor
@@ -35,26 +35,25 @@ class Pairs(NamedTuple):
 
 
 def find(train: Tensor, test: Tensor) -> Pairs:
-    """The test pictures with a near-duplicate in ``train``, each with the most similar one.
+    """The test images with a near-duplicate in ``train``, each with the most similar one.
 
     Args:
-        train: where to search; uint8, N x 3 x 32 x 32.
-        test: what to search for; uint8, M x 3 x 32 x 32.
+        train: the images to search, uint8, N x 3 x 32 x 32.
+        test: the images to search for, uint8, M x 3 x 32 x 32.
     """
     similarity = torch.full((len(test),), -1.0)
     best = torch.zeros(len(test), dtype=torch.int64)
     flipped = torch.zeros(len(test), dtype=torch.bool)
-    of_train, of_test = _drawing(train), _drawing(test)
-    candidates = _standardised(of_train).t()
+    candidates, drawings = _standardised(_drawing(train)).t(), _drawing(test)
     for flip in (False, True):
-        found, where = (_standardised(of_test.flip(-1) if flip else of_test) @ candidates).max(1)
-        better = found > similarity
-        similarity[better], best[better], flipped[better] = found[better], where[better], flip
+        correlation, nearest = (_standardised(drawings.flip(-1) if flip else drawings) @ candidates).max(1)
+        better = correlation > similarity
+        similarity[better], best[better], flipped[better] = correlation[better], nearest[better], flip
     partners = torch.where(flipped.view(-1, 1, 1, 1), train[best].flip(-1), train[best])
-    whole = (_standardised(test.float()) * _standardised(partners.float())).sum(1)
-    places = torch.nonzero((similarity >= DRAWING) & (whole >= WHOLE)).squeeze(1)
-    places = places[similarity[places].argsort(descending=True, stable=True)]
-    return Pairs(places, best[places], flipped[places], similarity[places])
+    of_images = (_standardised(test.float()) * _standardised(partners.float())).sum(1)
+    pairs = torch.nonzero((similarity >= MIN_DRAWING) & (of_images >= MIN_IMAGE)).squeeze(1)
+    pairs = pairs[similarity[pairs].argsort(descending=True, stable=True)]
+    return Pairs(pairs, best[pairs], flipped[pairs], similarity[pairs])
 
 
 def _drawing(images: Tensor) -> Tensor:
@@ -64,7 +63,7 @@ def _drawing(images: Tensor) -> Tensor:
 
 
 def _standardised(pixels: Tensor) -> Tensor:
-    """Rows of mean 0 and length 1, so that their products are correlations; a picture of one colour is all zeros."""
+    """Rows of mean 0 and length 1, so that their products are correlations; an image of one colour gives zeros."""
     rows = pixels.flatten(1)
     rows = rows - rows.mean(1, keepdim=True)
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)

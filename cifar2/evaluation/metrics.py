@@ -1,4 +1,4 @@
-"""How good a classifier is on pictures it never saw, and how sure one can be of that."""
+"""Test metrics with confidence intervals."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,20 +12,20 @@ from cifar2.evaluation.uncertainty import standard_error
 
 
 def accuracy_interval(n_correct: int, n: int) -> list[float]:
-    """Wilson's 95 % interval for a share of right answers, [low, high] (Wilson, 1927; scipy's ``proportion_ci``)."""
+    """Wilson's 95 % interval for a fraction of correct predictions, [low, high] (Wilson, 1927)."""
     interval = binomtest(n_correct, n).proportion_ci(0.95, method="wilson")
     return [float(interval.low), float(interval.high)]
 
 
 def accuracy_over_seeds(correct: Tensor) -> dict[str, Any]:
-    """The accuracy of several models that differ by their seed, as a mean.
+    """The mean accuracy of models that differ by their seed.
 
     Args:
         correct: bool, seeds x examples.
 
     Returns:
-        ``mean``; ``std``, the standard deviation between seeds (None for one); ``ci95``, 1.96 standard errors to both
-        sides, [low, high], which count seeds and pictures.
+        ``mean``; ``std``, the standard deviation over seeds (None for one seed); ``ci95``, the mean plus and minus 1.96
+        standard errors over seeds and images, [low, high].
     """
     over_seeds = correct.double().mean(1)
     mean, margin = over_seeds.mean().item(), 1.96 * standard_error(correct)
@@ -37,7 +37,7 @@ def accuracy_over_seeds(correct: Tensor) -> dict[str, Any]:
 
 
 def classification_metrics(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Everything that follows from a classifier's answers.
+    """The metrics of a classifier.
 
     Args:
         probabilities: N x classes, each row a distribution.
@@ -45,16 +45,14 @@ def classification_metrics(probabilities: Tensor, labels: Tensor, classes: Seque
         classes: the names of the labels.
 
     Returns:
-        ``accuracy`` with ``accuracy_ci95``; ``roc_auc`` (of the second class against the first, or for more classes the
-        mean over each against the rest); ``calibration_error``; ``per_class``, a list of each one's name, precision,
+        ``accuracy`` with ``accuracy_ci95``; ``roc_auc`` (the second class against the first, or with more classes the
+        mean over each class against the rest); ``calibration_error``; ``per_class``, a list of class name, precision,
         recall and F1; ``confusion_matrix`` (rows true, columns predicted).
     """
     predicted = probabilities.argmax(1)
     labels_, predicted_ = labels.numpy(), predicted.numpy()
-    everything = list(range(len(classes)))
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels_, predicted_, labels=everything, zero_division=0.0
-    )
+    indices = list(range(len(classes)))
+    precision, recall, f1, _ = precision_recall_fscore_support(labels_, predicted_, labels=indices, zero_division=0.0)
     scores = probabilities.double().numpy()
     n_correct = int((predicted == labels).sum())
     return {
@@ -66,19 +64,19 @@ def classification_metrics(probabilities: Tensor, labels: Tensor, classes: Seque
             {"class": name, "precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i])}
             for i, name in enumerate(classes)
         ],
-        "confusion_matrix": confusion_matrix(labels_, predicted_, labels=everything).tolist(),
+        "confusion_matrix": confusion_matrix(labels_, predicted_, labels=indices).tolist(),
     }
 
 
 def misclassified(probabilities: Tensor, labels: Tensor) -> Tensor:
     """The indices of the misclassified images, the most confident predictions first."""
     confidence, predicted = probabilities.max(1)
-    wrong = torch.nonzero(predicted != labels).squeeze(1)
-    return wrong[confidence[wrong].argsort(descending=True, stable=True)]
+    indices = torch.nonzero(predicted != labels).squeeze(1)
+    return indices[confidence[indices].argsort(descending=True, stable=True)]
 
 
 def roc(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> list[tuple[str, float, float]]:
-    """The receiver operating characteristic of each class against the rest; of two classes of the second alone.
+    """The receiver operating characteristic of each class against the rest; for two classes, of the second only.
 
     Args:
         probabilities: N x classes.
@@ -86,8 +84,8 @@ def roc(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> list[t
         classes: the names of the labels.
 
     Returns:
-        Rows of class, false positive rate, true positive rate, both from 0 to 1 (scikit-learn's ``roc_curve``, which
-        leaves out points on straight lines).
+        Rows of class, false positive rate and true positive rate, 0 to 1 (scikit-learn's ``roc_curve``, which leaves
+        out points on straight lines).
     """
     positives = list(enumerate(classes))[1 if len(classes) == 2 else 0 :]
     curves = [(name, roc_curve(labels.numpy() == i, probabilities[:, i].numpy())) for i, name in positives]
@@ -95,7 +93,7 @@ def roc(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> list[t
 
 
 class Bin(NamedTuple):
-    """The answers of similar confidence: how many, how confident on average, how many of them right (95 % interval)."""
+    """Predictions of similar confidence: their number, mean confidence, and accuracy with its 95 % interval."""
 
     n: int
     confidence: float
@@ -105,13 +103,12 @@ class Bin(NamedTuple):
 
 
 def calibration(probabilities: Tensor, labels: Tensor, n_bins: int = 10) -> list[Bin]:
-    """Whether answers are right as often as they claim.
+    """Accuracy by confidence.
 
     Args:
         probabilities: N x classes.
         labels: N true labels.
-        n_bins: the confidences, of the class that is answered, are put into bins that hold as many answers each, but
-            for one.
+        n_bins: number of bins; predictions are sorted by confidence, and bins have the same size up to one.
     """
     confidence, predicted = probabilities.max(1)
     order = confidence.argsort(stable=True)
@@ -128,7 +125,7 @@ def calibration(probabilities: Tensor, labels: Tensor, n_bins: int = 10) -> list
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """The expected calibration error: the mean distance between confidence and accuracy, by answers.
+    """The expected calibration error: the mean difference of confidence and accuracy, weighted by predictions.
 
     (Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", 2015.)
     """

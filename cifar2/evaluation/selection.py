@@ -1,15 +1,16 @@
-"""The rule that picks a configuration.
+"""The rule that selects a configuration.
 
 The original report looked at three things: a high validation accuracy, a low and stable validation loss, and a small
 gap between training and validation accuracy.  Here that is one rule, applied to means over seeds:
 
 1. Keep the configurations whose validation accuracy is within one standard error of the best.
-2. Of those, keep the ones whose validation loss on a bad epoch (its mean plus its standard deviation over the last
+2. Of these, keep those whose validation loss on a bad epoch (its mean plus its standard deviation over the last
    epochs: low *and* steady) is within one standard error of the lowest.
-3. Of those, take the smallest gap; if even that is equal, the one named first.
+3. Of these, take the smallest gap; if even that is equal, the one named first.
 
-"Within one standard error" is the rule of Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3:
-the standard error is the best one's (of equals the smaller), and a smaller difference is not evidence of anything.
+"Within one standard error" is the rule of Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3.
+The standard error is that of the best configuration (of equally good ones, the smallest); a smaller difference is not
+evidence of anything.
 """
 
 from collections.abc import Mapping
@@ -51,10 +52,10 @@ class Ranked(NamedTuple):
 
     Attributes:
         rank: 1 is selected.
-        name: of the configuration.
-        tied: step 1 cannot tell it from the best.
-        tied_on_loss: neither can step 2.
-        metrics: the contents of ``metrics/train/NAME.json``.
+        name: name of the configuration.
+        tied: whether step 1 keeps it.
+        tied_on_loss: whether step 2 keeps it too.
+        metrics: content of ``metrics/train/NAME.json``.
     """
 
     rank: int
@@ -70,10 +71,10 @@ class Ranked(NamedTuple):
 
 
 def rank(metrics: Mapping[str, Mapping[str, Any]]) -> list[Ranked]:
-    """Order configurations by the rule, best first; one that diverged (``val_accuracy`` is None) is left out.
+    """Rank configurations by the rule, best first; those that diverged (``val_accuracy`` is None) are left out.
 
     Args:
-        metrics: by name, the contents of ``metrics/train/NAME.json``.
+        metrics: by name, the content of ``metrics/train/NAME.json``.
 
     Raises:
         UserError: every configuration diverged.

@@ -1,4 +1,4 @@
-"""How far a mean over seeds and pictures may be from what other seeds and pictures would give."""
+"""The standard error of a mean over seeds and images."""
 
 import math
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def standard_error(values: Tensor) -> float:
-    """The standard error of the mean of ``values`` (seeds x examples), both seeds and examples being samples.
+    """The standard error of the mean of ``values`` (seeds x examples), where seeds and examples are both samples.
 
-    The variance of a mean over S seeds and N examples is that over the examples (of the seeds' means) / N, plus that
-    over the seeds (of the examples' means) / S.  With one seed the second part is unknown, and left out.
+    The variance of a mean over S seeds and N examples is the variance over examples (of the means over seeds) / N, plus
+    the variance over seeds (of the means over examples) / S.  With one seed the second term is unknown, and omitted.
     """
     values = values.double()
     variance = values.mean(0).var().item() / values.shape[1]

@@ -13,7 +13,7 @@ BATCH = 256
 def inputs(card: Card, images: Tensor) -> Tensor:
     """The inputs of the network of ``card`` for uint8 images, N x 3 x 32 x 32: normalised images, or features."""
     if card.features:
-        return transfer.features(images, **card.features.model_dump())
+        return transfer.extract_features(images, **card.features.model_dump())
     return normalise(images, card.mean, card.std)
 
 

@@ -1,4 +1,4 @@
-"""Networks that learned from ImageNet's pictures, and classifiers on top of them."""
+"""Backbones pretrained on ImageNet, and linear classifiers on their features."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -9,29 +9,31 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from cifar2.dataset.examples import normalise
 from cifar2.errors import UserError, did_you_mean
+from cifar2.progress_bar import steps
 
-# The weights of this one come with a Python package; torchvision downloads those of its own networks.
+# The weights of this backbone come with a Python package; torchvision downloads those of its own networks.
 LITE0 = "efficientnet_lite0"
-# Pictures at a time where nothing is learned: enlarged they are large, and a few fit the processor's caches.
+# Inference batch size: upscaled images are large, and eight fit in cache.
 BATCH = 8
-# What ImageNet's pictures are normalised with, by channel (https://docs.pytorch.org/vision/stable/models.html).
+# Normalisation of ImageNet's images, by channel (https://docs.pytorch.org/vision/stable/models.html).
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Transfer(nn.Module):
-    """A linear classifier on a pretrained network.
+    """A linear classifier on a pretrained backbone.
 
     Args:
         backbone: ``efficientnet_lite0``, or the name of one of torchvision's classifiers, such as ``resnet18``.
-        image_size: pictures are enlarged to so many pixels along each side before the backbone sees them.
-        trainable_blocks: how many of the backbone's last parts learn too; a part is a layer or block that has weights.
+        image_size: height and width in pixels to which images are upscaled for the backbone.
+        trainable_blocks: number of trainable blocks at the end of the backbone; a block has weights.
         n_classes: number of outputs.
-        dropout: the share of the features that an example loses in training.
-        pretrained: False for weights that are about to be loaded.
+        dropout: fraction of the features that are dropped for an example in training.
+        pretrained: whether to get the pretrained weights; False if other weights will be loaded.
 
     Raises:
-        UserError: there is no such backbone, or its weights cannot be had.
+        UserError: the backbone is unknown, or its weights are not available.
     """
 
     def __init__(
@@ -46,78 +48,78 @@ class Transfer(nn.Module):
         super().__init__()
         self.image_size = image_size
         self.backbone, n_features = _without_classifier(_network(backbone, image_size, pretrained))
-        parts = _parts(self.backbone)
+        blocks = _blocks(self.backbone)
         self.backbone.requires_grad_(requires_grad=False)
-        self.learning = parts if trainable_blocks == "all" else parts[max(0, len(parts) - trainable_blocks) :]
-        for part in self.learning:
-            part.requires_grad_(requires_grad=True)
+        self.trainable = blocks if trainable_blocks == "all" else blocks[max(0, len(blocks) - trainable_blocks) :]
+        for block in self.trainable:
+            block.requires_grad_(requires_grad=True)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(n_features, n_classes)
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Switch between training and evaluation; what is frozen always does as in evaluation."""
+        """Switch between training and evaluation mode; frozen blocks stay in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
-        for part in self.learning:
-            part.train(mode)
+        for block in self.trainable:
+            block.train(mode)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits for pictures normalised with ``MEAN`` and ``STD``, N x 3 x H x W."""
+        """The logits for images normalised with ``MEAN`` and ``STD``, N x 3 x H x W."""
         logits: Tensor = self.classifier(self.dropout(self.features(x)))
         return logits
 
     def features(self, x: Tensor) -> Tensor:
-        """What the backbone makes of them, N x features."""
+        """The features of these images, N x features."""
         size = (self.image_size, self.image_size)
-        enlarged = interpolate(x, size, mode="bicubic", align_corners=False)
-        return cast(Tensor, self.backbone(enlarged.contiguous(memory_format=torch.channels_last)))
+        upscaled = interpolate(x, size, mode="bicubic", align_corners=False)
+        return cast(Tensor, self.backbone(upscaled.contiguous(memory_format=torch.channels_last)))
 
 
 @torch.no_grad()
-def features(images: Tensor, backbone: str, image_size: int, flip_average: bool) -> Tensor:
-    """What a pretrained network makes of pictures, float32, N x features.
+def extract_features(images: Tensor, backbone: str, image_size: int, flip_average: bool) -> Tensor:
+    """The features of images by a pretrained backbone, float32, N x features.
 
     Args:
         images: uint8, N x 3 x 32 x 32.
-        backbone: as for ``Transfer``.
-        image_size: likewise.
-        flip_average: whether it is the mean over a picture and its mirror image.
+        backbone: name of the backbone (see ``Transfer``).
+        image_size: height and width to which images are upscaled, in pixels.
+        flip_average: whether to average over each image and its mirror image.
 
     Raises:
-        UserError: there is no such backbone, or its weights cannot be had.
+        UserError: the backbone is unknown, or its weights are not available.
     """
-    network = frozen(backbone, image_size)
+    network = feature_extractor(backbone, image_size)
     batches = steps(torch.split(images, BATCH), f"features of {len(images):,} images by {backbone}")
-    return torch.cat([look(network, normalise(batch, MEAN, STD), flip_average) for batch in batches])
+    return torch.cat([features_of(network, normalise(batch, MEAN, STD), flip_average) for batch in batches])
 
 
-def frozen(backbone: str, image_size: int) -> Transfer:
-    """The network that makes features of pictures, in evaluation mode; arguments and errors as for ``features``."""
+def feature_extractor(backbone: str, image_size: int) -> Transfer:
+    """A frozen backbone in evaluation mode; arguments and errors as in ``extract_features``."""
     network = Transfer(backbone, image_size, trainable_blocks=0, n_classes=1).eval()
     if backbone == LITE0:
         _fold(network.backbone)
     return network
 
 
-def look(network: Transfer, x: Tensor, flip_average: bool) -> Tensor:
-    """The features of pictures, or their mean over a picture and its mirror image, float32, N x features.
+def features_of(network: Transfer, x: Tensor, flip_average: bool) -> Tensor:
+    """The features of normalised images, float32, N x features.
 
     Args:
-        network: what :func:`frozen` gave.
-        x: pictures normalised with ``MEAN`` and ``STD``, N x 3 x H x W.
-        flip_average: whether it is the mean.
+        network: a result of :func:`feature_extractor`.
+        x: images normalised with ``MEAN`` and ``STD``, N x 3 x H x W.
+        flip_average: whether to average over each image and its mirror image.
     """
-    found = network.features(x)
-    return (found + network.features(x.flip(-1))) / 2 if flip_average else found
+    features = network.features(x)
+    return (features + network.features(x.flip(-1))) / 2 if flip_average else features
 
 
 def _network(name: str, image_size: int, pretrained: bool) -> nn.Module:
-    """A classifier of ImageNet's pictures."""
+    """A classifier of ImageNet's images."""
     if name == LITE0:
         return _efficientnet_lite0(image_size, pretrained)
-    from torchvision import models  # takes seconds, and most runs need none of them
+    from torchvision import models  # takes seconds, and most runs do not need it
 
     try:
         return cast(nn.Module, models.get_model(name, weights="DEFAULT" if pretrained else None))
@@ -145,7 +147,7 @@ def _efficientnet_lite0(image_size: int, pretrained: bool) -> nn.Module:
 
 
 def _without_classifier(network: nn.Module) -> tuple[nn.Module, int]:
-    """The network up to its last linear layer, and the number of features that this one reads."""
+    """The network up to its last linear layer, and the number of inputs of that layer."""
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError("params.yaml: this backbone has no linear classifier to replace; choose another")
@@ -155,7 +157,7 @@ def _without_classifier(network: nn.Module) -> tuple[nn.Module, int]:
 
 
 def _fold(module: nn.Module) -> None:
-    """Make each batch normalisation a part of the convolution right before it: a quarter less time, the same function.
+    """Fold each batch normalisation into the convolution before it: the same function in three quarters of the time.
 
     Jacob et al., "Quantization and training of neural networks", 2018, section 3.2.
     """
@@ -167,12 +169,12 @@ def _fold(module: nn.Module) -> None:
         _fold(child)
 
 
-def _parts(module: nn.Module) -> list[nn.Module]:
-    """The layers and blocks that have weights, in order; plain containers are looked into."""
-    parts = []
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The layers and blocks that have weights, in order; plain containers are opened."""
+    blocks = []
     for child in module.children():
         if type(child) in (nn.Sequential, nn.ModuleList):
-            parts += _parts(child)
+            blocks += _blocks(child)
         elif next(child.parameters(), None) is not None:
-            parts.append(child)
-    return parts
+            blocks.append(child)
+    return blocks

@@ -1,6 +1,6 @@
-"""The points of a search space that a sweep tries.
+"""The points of a search space.
 
-Each is drawn from the seed and its number alone, so that more points leave the first ones as they are.
+Each point is drawn from the seed and its number alone, so more points leave the first ones unchanged.
 """
 
 import itertools
@@ -13,15 +13,16 @@ from pydantic import ValidationError
 from cifar2.errors import UserError
 from cifar2.params import AnyConfiguration, Configuration, Range, changed, explain
 
-# Of numbers drawn from a range: enough for any knob, few enough to be the same by any processor's logarithm.
+# Random numbers are rounded to so many digits: enough for any parameter, few enough to hide differences between the
+# logarithms of different processors.
 SIGNIFICANT_DIGITS = 6
 
 
 def point(space: Mapping[str, Range], seed: int, number: int) -> dict[str, Any]:
     """The value of each parameter of ``space`` at point ``number``, from 0.
 
-    Grids are gone through together, the last one fastest, and begin anew after their last combination; everything else
-    is random.
+    All combinations of the grids are visited in turn, the last grid fastest, then again from the first; all other values
+    are random.
     """
     grids = {name: values.grid for name, values in space.items() if values.grid}
     cells = list(itertools.product(*grids.values()))
@@ -30,11 +31,11 @@ def point(space: Mapping[str, Range], seed: int, number: int) -> dict[str, Any]:
 
 
 def _draw(values: Range, seed: str) -> Any:  # noqa: ANN401
-    share = random.Random(seed).random()  # noqa: S311  # no secret
+    fraction = random.Random(seed).random()  # noqa: S311  # no secret
     if values.choice:
-        return values.choice[int(share * len(values.choice))]
+        return values.choice[int(fraction * len(values.choice))]
     low, high = values.log_uniform or values.uniform or (0.0, 0.0)
-    value = low * (high / low) ** share if values.log_uniform else low + (high - low) * share
+    value = low * (high / low) ** fraction if values.log_uniform else low + (high - low) * fraction
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 

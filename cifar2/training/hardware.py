@@ -1,4 +1,4 @@
-"""What training runs on: the device, the number format of its matrix products, and what convolutions run on."""
+"""The device, the number format of matrix products, and the settings of convolutions."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ from cifar2.errors import UserError
 def device(name: str) -> torch.device:
     """The device called ``cpu``, ``cuda`` or ``mps``; ``auto`` is a GPU where there is one, else the CPU.
 
-    On a GPU the deterministic kernels are chosen and TF32, which keeps 10 bits of a product's factors, is off
+    On a GPU, kernels are deterministic and TF32, which rounds the factors of a product to 10 bits, is off
     (https://docs.pytorch.org/docs/stable/notes/randomness.html).
 
     Raises:
@@ -30,9 +30,9 @@ def device(name: str) -> torch.device:
 
 
 def fix_convolutions(threads: int) -> None:
-    """Fix what the bits of convolutions depend on: the number of threads, and oneDNN's instruction set.
+    """Fix the number of threads and oneDNN's instruction set, on which the bits of convolutions depend.
 
-    To be called before the first convolution; an instruction set that the user has chosen stays.
+    Call it before the first convolution.  An instruction set chosen by the user stays.
     """
     torch.set_num_threads(threads)
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -40,9 +40,9 @@ def fix_convolutions(threads: int) -> None:
 
 @functools.cache
 def product_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The format in which ``device`` multiplies matrices for ``precision``, float32 or bfloat16.
+    """The number format of matrix products on ``device`` for ``precision``, float32 or bfloat16.
 
-    Where bfloat16 would be emulated it is slower than float32 and not taken; a warning says so once.
+    Emulated bfloat16 is slower than float32, so float32 is used instead, with one warning.
     """
     if precision == "bfloat16" and not _multiplies_bfloat16(device):
         print(f"warning: this {device.type} has no bfloat16 products; training in float32", file=sys.stderr)

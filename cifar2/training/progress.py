@@ -1,4 +1,4 @@
-"""Long work shows that it moves: a bar on a terminal, plain lines in a log, and live curves for DVC."""
+"""Progress of training: a bar on a terminal, a line per epoch in a log, and live curves for DVC."""
 
 import fcntl
 import os
@@ -14,33 +14,33 @@ from typing import TYPE_CHECKING, Self
 
 from tqdm import tqdm
 
+from cifar2.training.record import Epoch
+
 if TYPE_CHECKING:
     from dvclive.live import Live
 
-    from cifar2.training.record import Epoch
-
-# Where DVC looks for metrics and curves while a run goes on (and would not, if git ignored it).
+# DVC looks here for metrics and curves of a run in progress, unless git ignores the folder.
 LIVE = Path("dvclive")
-# Runs beside a training run.  Its input ends when that process does, even by `kill -9`.
+# Shell code of a process beside the training process.  Its input ends with that process, even by `kill -9`.
 REMOVE = 'trap "" HUP INT TERM; read -r _; rm -rf -- "$0"; rmdir -- "$1"'
 
 
 class Progress:
-    """Progress of several training runs of one configuration.
+    """The progress of the training runs of one configuration.
 
-    Beside what it prints it keeps the curves in ``dvclive/NAME`` while it is open (https://dvc.org/doc/dvclive), where
-    `dvc exp show` and DVC's extension for VS Code see them.  The folder is removed when the process ends, even if it is
-    killed; what a power cut leaves is removed by the next run.
+    While it is open, ``dvclive/NAME`` has the curves (https://dvc.org/doc/dvclive) for `dvc exp show` and DVC's extension
+    for VS Code.  The folder is removed when the process ends, even if it is killed.  After a power cut, the next run
+    removes it.
 
     Args:
-        name: what is trained.
-        epochs: the total over all runs.
+        name: name of the configuration.
+        epochs: total number of epochs of all runs.
     """
 
     def __init__(self, name: str, epochs: int) -> None:
         self.name = name
         self.folder = LIVE / name.replace(" ", "-")
-        # What matters comes first: a narrow terminal cuts off the end.  disable=None: only where there is a terminal.
+        # A narrow terminal cuts off the end.  disable=None: show the bar on a terminal only.
         layout = "{desc}: {n_fmt}/{total_fmt}{postfix} |{bar}|"
         self.bar = tqdm(total=epochs, desc=name, bar_format=layout, dynamic_ncols=True, disable=None)
         self._live: Live | None = None
@@ -56,8 +56,8 @@ class Progress:
         self.bar.close()
         self._end.close()
 
-    def show(self, epoch: "Epoch") -> None:
-        """Show one more finished epoch; one that a checkpoint has only counts, and takes no time."""
+    def show(self, epoch: Epoch) -> None:
+        """Show one more finished epoch; a resumed one is counted, and not timed."""
         self._left -= 1
         if not epoch.resumed:
             self._durations.append(time.monotonic() - self._before)
@@ -73,7 +73,7 @@ class Progress:
         self._log(epoch)
         self._before = time.monotonic()
 
-    def _log(self, epoch: "Epoch") -> None:
+    def _log(self, epoch: Epoch) -> None:
         if self._live is None:
             from dvclive.live import Live  # it imports DVC, which would keep the first step waiting
 
@@ -90,7 +90,7 @@ class Progress:
     def _make_folder(self) -> None:
         """Make the folder, start the process that will remove it, and remove the folders of dead runs.
 
-        A folder is locked while its run or the process that will remove it is alive.
+        A folder stays locked while its run, or the process that will remove it, is alive.
         """
         with _locked(Path(), fcntl.LOCK_EX):  # one run at a time does this
             for folder in {self.folder, *(path.parent for path in LIVE.glob("*/dvc.yaml"))}:

@@ -1,8 +1,8 @@
-"""How the learning rate moves over a run: one number a step."""
+"""Learning-rate schedules: one rate per step."""
 
 import math
 
-# One cycle: the share of the steps in which the rate rises, and by what factor it starts below its top.
+# One cycle: fraction of the steps in which the rate rises, and highest rate divided by first rate.
 RISE, START = 0.3, 25.0
 
 
@@ -10,11 +10,11 @@ def learning_rates(schedule: str, lr: float, steps: int) -> list[float]:
     """The learning rate of each of ``steps`` steps.
 
     Args:
-        schedule: ``constant``; ``cosine``, from ``lr`` along half a wave towards 0 (Loshchilov and Hutter, "SGDR",
-            2017, without restarts); ``one_cycle``, up to ``lr`` and down to 0, both along half a wave (Smith and
+        schedule: ``constant``; ``cosine``, half a cosine wave from ``lr`` towards 0 (Loshchilov and Hutter, "SGDR",
+            2017, without restarts); ``one_cycle``, half a cosine wave up to ``lr`` and another down to 0 (Smith and
             Topin, "Super-convergence", 2018).
         lr: the highest rate.
-        steps: in the whole run.
+        steps: number of steps of the run.
     """
     if schedule == "cosine":
         return [_between(lr, 0.0, step / steps) for step in range(steps)]
@@ -27,5 +27,5 @@ def learning_rates(schedule: str, lr: float, steps: int) -> list[float]:
     return [lr] * steps
 
 
-def _between(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+def _between(start: float, end: float, fraction: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
