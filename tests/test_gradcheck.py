@@ -3,25 +3,34 @@ import math
 import pytest
 import torch
 
-from cifar2 import gradcheck, mynet
+from cifar2 import gradcheck
 from cifar2.errors import UserError
 from cifar2.gradcheck import STEP, Case, Errors, KinkError, check, check_directions, relative_error, worst
-from cifar2.mynet import ACTIVATIONS, LOSSES, Activation, Loss, MyNet, backpropagation
+from cifar2.losses import LOSSES, Loss
+from cifar2.mynet import ACTIVATIONS, Activation, MyNet, backpropagation
 
 AUTOGRAD, DIFFERENCE = 1e-12, 1e-7
 CASES = gradcheck.cases([1, 2, 4], [3], list(ACTIVATIONS), [1, 5])
-# Square hidden layers: a transposed weight has the shape of the right one.
+# Square hidden layers: a transposed weight has the correct shape.
 DEEP = Case((5, 4, 4, 3), "tanh", "identity", "cross_entropy", 6)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_backpropagation_agrees_with_autograd_and_with_central_differences(case):
-    errors = worst(check(case, seed=3))
+def assert_small(errors):
     assert errors.autograd <= AUTOGRAD
     assert errors.finite_difference <= DIFFERENCE
 
 
-def test_the_cases_cover_both_losses_every_activation_and_single_outputs():
+def assert_large(errors):
+    assert errors.autograd > 1e3 * AUTOGRAD
+    assert errors.finite_difference > 10 * DIFFERENCE
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_backpropagation_matches_both_references(case):
+    assert_small(worst(check(case, seed=3)))
+
+
+def test_cases_cover_the_grid_without_repetition():
     assert {c.loss for c in CASES} == set(LOSSES)
     assert {c.activation for c in CASES} == set(ACTIVATIONS)
     assert {len(c.n_l) - 1 for c in CASES} == {1, 2, 4}
@@ -29,7 +38,7 @@ def test_the_cases_cover_both_losses_every_activation_and_single_outputs():
     assert len(set(CASES)) == len(CASES)
 
 
-def test_a_network_is_checked_with_each_loss_and_with_a_single_output():
+def test_cases_have_each_loss_and_a_single_output():
     assert gradcheck.cases([2], [4], ["relu"], [7]) == [
         Case((5, 4, 3), "relu", "relu", "squared_error", 7),
         Case((5, 4, 1), "relu", "identity", "squared_error", 7),
@@ -37,7 +46,7 @@ def test_a_network_is_checked_with_each_loss_and_with_a_single_output():
     ]
 
 
-def test_a_case_is_named_by_all_that_it_is():
+def test_case_shows_all_its_fields():
     assert str(DEEP) == "5-4-4-3 tanh, identity output, cross_entropy, batch 6"
 
 
@@ -46,18 +55,18 @@ def drawn(monkeypatch):
     """The network, the inputs and the targets that ``check`` draws for a case."""
 
     def draw(*case):
-        found = []
+        calls = []
         for method in ("by_autograd", "by_finite_differences"):
-            monkeypatch.setattr(gradcheck, method, lambda *a: found.append(a) or gradcheck.by_backpropagation(*a))
+            monkeypatch.setattr(gradcheck, method, lambda *a: calls.append(a) or gradcheck.by_backpropagation(*a))
         check(Case(*case), seed=3)
-        model, x, y_true, loss = found[0]
+        model, x, y_true, loss = calls[0]
         assert loss == case[3]
         return model, x, y_true
 
     return draw
 
 
-def test_a_case_is_checked_on_the_network_and_the_batch_that_it_names(drawn):
+def test_case_is_checked_on_its_network_and_batch(drawn):
     model, x, y_true = drawn((5, 4, 3), "relu", "sigmoid", "squared_error", 7)
     assert [p.shape for p in model.parameters()] == [(4, 5), (4,), (3, 4), (3,)]
     assert (model.f[1], model.f[2]) == (torch.relu, torch.sigmoid)
@@ -65,7 +74,7 @@ def test_a_case_is_checked_on_the_network_and_the_batch_that_it_names(drawn):
     assert {p.dtype for p in model.parameters()} | {x.dtype, y_true.dtype} == {torch.float64}
 
 
-def test_a_single_output_is_checked_with_1d_targets(drawn):
+def test_single_output_is_checked_with_1d_targets(drawn):
     assert drawn((5, 4, 1), "tanh", "identity", "squared_error", 7)[2].shape == (7,)
 
 
@@ -75,73 +84,101 @@ def test_cross_entropy_is_checked_with_labels_of_every_class(drawn):
     assert labels.unique().tolist() == [0, 1, 2]
 
 
-def test_the_weights_keep_what_units_add_up_near_1(drawn):
+def test_weights_are_scaled_by_the_number_of_inputs(drawn):
     model, _, _ = drawn((400, 200, 3), "tanh", "identity", "cross_entropy", 7)
     assert [model.w(l).std().item() for l in (1, 2)] == pytest.approx([400**-0.5, 200**-0.5], rel=0.1)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_seed_decides_what_a_case_is_checked_on(loss):
+def test_check_depends_on_the_seed_alone(loss):
     case = DEEP._replace(loss=loss)
     first = check(case, seed=3)
     assert check(case, seed=3) == first
     assert check(case, seed=4) != first
 
 
-def wrong_sign(model, y_true, y_pred, loss="squared_error"):
+def wrong_sign(model, y_true, y_pred, loss):
     backpropagation(model, y_true, y_pred, loss)
     model.dL_db[1] = -model.dL_db[1]
 
 
-@torch.no_grad()
-def missing_derivative(model, y_true, y_pred, loss="squared_error"):
-    delta = LOSSES[loss].gradient(y_true, y_pred) * model.df[model.L](model.z[model.L])
-    for l in range(model.L, 0, -1):
-        model.dL_dw[l], model.dL_db[l] = delta.T @ model.a[l - 1], delta.sum(0)
-        if l > 1:
-            delta = delta @ model.w(l)
+def with_derivative_of_hidden_units(df, model, *arguments):
+    correct = model.df
+    model.df = {l: df if l < model.L else correct[l] for l in correct}
+    backpropagation(model, *arguments)
+    model.df = correct
 
 
-@torch.no_grad()
-def transposed_weight(model, y_true, y_pred, loss="squared_error"):
-    delta = LOSSES[loss].gradient(y_true, y_pred) * model.df[model.L](model.z[model.L])
-    for l in range(model.L, 0, -1):
-        model.dL_dw[l], model.dL_db[l] = delta.T @ model.a[l - 1], delta.sum(0)
-        if l > 1:
-            w = model.w(l)
-            delta = (delta @ (w.T if w.shape[0] == w.shape[1] else w)) * model.df[l - 1](model.z[l - 1])
+def missing_derivative(*arguments):
+    with_derivative_of_hidden_units(torch.ones_like, *arguments)
 
 
-def one_weight_a_thousandth_off(model, y_true, y_pred, loss="squared_error"):
+def relu_derivative_on_the_wrong_side(*arguments):
+    with_derivative_of_hidden_units(lambda z: (z < 0).to(z.dtype), *arguments)
+
+
+def transposed_weight(model, *arguments):
+    w = {l: model.w(l) for l in range(1, model.L + 1)}
+    model.w = lambda l: w[l].T if w[l].shape[0] == w[l].shape[1] else w[l]
+    backpropagation(model, *arguments)
+    del model.w
+
+
+def one_weight_a_thousandth_off(model, y_true, y_pred, loss):
     backpropagation(model, y_true, y_pred, loss)
     model.dL_dw[2].view(-1)[0] *= 1.001
 
 
+def summed_over_the_batch(model, y_true, y_pred, loss):
+    backpropagation(model, y_true, y_pred, loss)
+    for l in model.dL_dw:
+        model.dL_dw[l], model.dL_db[l] = len(y_pred) * model.dL_dw[l], len(y_pred) * model.dL_db[l]
+
+
+def first_layer_without_its_bias_gradient(model, y_true, y_pred, loss):
+    backpropagation(model, y_true, y_pred, loss)
+    model.dL_db[1].zero_()
+
+
+def last_layer_a_hundredth_off(model, y_true, y_pred, loss):
+    backpropagation(model, y_true, y_pred, loss)
+    model.dL_dw[model.L] *= 1.01
+
+
+def one_entry_wrong(model, y_true, y_pred, loss):
+    backpropagation(model, y_true, y_pred, loss)
+    model.dL_dw[2][0, 0] += 0.01
+
+
 WRONG = [wrong_sign, missing_derivative, transposed_weight, one_weight_a_thousandth_off]
+WRONG_WITH_RELU = [
+    *WRONG[:3],
+    relu_derivative_on_the_wrong_side,
+    summed_over_the_batch,
+    first_layer_without_its_bias_gradient,
+    last_layer_a_hundredth_off,
+    one_entry_wrong,
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_backpropagation_is_caught_by_both_methods(monkeypatch, wrong):
+def test_wrong_backpropagation_is_caught_by_both_references(monkeypatch, wrong):
     monkeypatch.setattr(gradcheck, "backpropagation", wrong)
-    errors = worst(check(DEEP, seed=3))
-    assert errors.autograd > 1e3 * AUTOGRAD
-    assert errors.finite_difference > 10 * DIFFERENCE
+    assert_large(worst(check(DEEP, seed=3)))
 
 
 @pytest.mark.parametrize("wrong", WRONG[:3])
-def test_a_wrong_backpropagation_is_caught_along_random_directions(monkeypatch, wrong):
+def test_wrong_backpropagation_is_caught_along_directions(monkeypatch, wrong):
     torch.manual_seed(0)
     model = MyNet((30, 20, 20, 2), "tanh", "identity").double()
     x, y_true = torch.randn(8, 30, dtype=torch.float64), torch.randint(2, (8,))
     arguments = (model, x, y_true, "cross_entropy", 3, 0)
     assert check_directions(*arguments).finite_difference <= DIFFERENCE
     monkeypatch.setattr(gradcheck, "backpropagation", wrong)
-    errors = check_directions(*arguments)
-    assert errors.autograd > 1e3 * AUTOGRAD
-    assert errors.finite_difference > 10 * DIFFERENCE
+    assert_large(check_directions(*arguments))
 
 
-def test_the_seed_decides_the_directions():
+def test_directions_depend_on_the_seed_alone():
     model = MyNet((4, 3, 2)).double()
     x, y_true = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
     first, same, other = (check_directions(model, x, y_true, "squared_error", 3, seed) for seed in (0, 0, 1))
@@ -150,7 +187,7 @@ def test_the_seed_decides_the_directions():
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
 @pytest.mark.parametrize("gradient", ["dL_dw", "dL_db"])
-def test_a_fault_in_one_layer_shows_in_the_errors_of_that_layer(monkeypatch, layer, gradient):
+def test_fault_in_one_layer_shows_in_the_errors_of_that_layer(monkeypatch, layer, gradient):
     def wrong(model, y_true, y_pred, loss):
         backpropagation(model, y_true, y_pred, loss)
         getattr(model, gradient)[layer].view(-1)[0] += 0.01
@@ -158,12 +195,12 @@ def test_a_fault_in_one_layer_shows_in_the_errors_of_that_layer(monkeypatch, lay
     monkeypatch.setattr(gradcheck, "backpropagation", wrong)
     errors = check(DEEP, seed=3)
     assert len(errors) == 3
-    for l, found in enumerate(errors, 1):
-        assert (found.autograd > 1e3 * AUTOGRAD) == (l == layer)
-        assert (found.finite_difference > 10 * DIFFERENCE) == (l == layer)
+    for l, of_layer in enumerate(errors, 1):
+        assert (of_layer.autograd > 1e3 * AUTOGRAD) == (l == layer)
+        assert (of_layer.finite_difference > 10 * DIFFERENCE) == (l == layer)
 
 
-def test_the_worst_is_the_largest_of_each_kind_and_keeps_what_is_no_number():
+def test_worst_is_the_largest_of_each_kind_or_nan():
     nan = float("nan")
     assert worst([Errors(0.1, 0.2), Errors(0.3, 0.0)]) == Errors(0.3, 0.2)
     for errors in ([Errors(nan, 1.0), Errors(5.0, 2.0)], [Errors(5.0, 2.0), Errors(nan, 1.0)]):
@@ -171,7 +208,7 @@ def test_the_worst_is_the_largest_of_each_kind_and_keeps_what_is_no_number():
         assert worst(errors).finite_difference == 2
 
 
-def test_a_gradient_that_is_no_number_is_one_in_its_layer(monkeypatch):
+def test_nan_gradient_is_a_nan_error_of_its_layer(monkeypatch):
     def wrong(model, y_true, y_pred, loss):
         backpropagation(model, y_true, y_pred, loss)
         model.dL_db[2][0] = float("nan")
@@ -180,20 +217,18 @@ def test_a_gradient_that_is_no_number_is_one_in_its_layer(monkeypatch):
     assert math.isnan(check(DEEP, seed=3)[1].autograd)
 
 
-def test_a_wrong_derivative_of_an_activation_is_caught(monkeypatch):
-    monkeypatch.setitem(mynet.ACTIVATIONS, "tanh", Activation(torch.tanh, lambda z: 1 - z**2))
-    errors = worst(check(DEEP, seed=3))
-    assert min(errors) > 10 * DIFFERENCE
+def test_wrong_derivative_of_an_activation_is_caught(monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "tanh", Activation(torch.tanh, lambda z: 1 - z**2))
+    assert min(worst(check(DEEP, seed=3))) > 10 * DIFFERENCE
 
 
-def test_a_wrong_gradient_of_a_loss_is_caught(monkeypatch):
-    right = mynet.LOSSES["cross_entropy"]
-    monkeypatch.setitem(mynet.LOSSES, "cross_entropy", Loss(right.value, lambda t, p: right.gradient(t, p) * len(t)))
-    errors = worst(check(DEEP, seed=3))
-    assert min(errors) > 10 * DIFFERENCE
+def test_wrong_gradient_of_a_loss_is_caught(monkeypatch):
+    loss = LOSSES["cross_entropy"]
+    monkeypatch.setitem(LOSSES, "cross_entropy", Loss(loss.value, lambda t, p: loss.gradient(t, p) * len(t)))
+    assert min(worst(check(DEEP, seed=3))) > 10 * DIFFERENCE
 
 
-def test_the_parameters_are_left_as_they_were():
+def test_finite_differences_leave_the_parameters_as_they_were():
     torch.manual_seed(0)
     model = MyNet((4, 3, 2)).double()
     before = [p.clone() for p in model.parameters()]
@@ -202,7 +237,7 @@ def test_the_parameters_are_left_as_they_were():
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
-def test_the_relative_error_is_relative_to_the_largest_entry():
+def test_relative_error_is_relative_to_the_largest_entry():
     assert relative_error([torch.tensor([1.0, 0.0])], [torch.tensor([1.0, 0.5])]) == 0.5
     assert relative_error([torch.zeros(2)], [torch.zeros(2)]) == 0
     assert (
@@ -210,14 +245,14 @@ def test_the_relative_error_is_relative_to_the_largest_entry():
     )
 
 
-def test_a_gradient_too_few_is_an_error():
+def test_missing_gradient_is_an_error():
     with pytest.raises(ValueError, match="longer"):
         relative_error([torch.zeros(2)], [torch.zeros(2), torch.zeros(2)])
 
 
 @pytest.fixture
 def kinks(monkeypatch):
-    """The kinks that the central differences have met so far."""
+    """The kinks met by the central differences so far."""
     met, central_difference = [], gradcheck._central_difference
 
     def recorded(*arguments):
@@ -246,7 +281,7 @@ OFF_A_KINK = [(1.0, -0.5 + 2 * STEP, 0.5), (1.0, -0.5 - 2 * STEP, 0.5), (1.0, 1.
 
 
 @pytest.mark.parametrize(("w", "b", "x"), ON_A_KINK)
-def test_a_relu_that_crosses_its_kink_has_no_central_difference(w, b, x):
+def test_relu_across_its_kink_has_no_central_difference(w, b, x):
     model, *batch = one_unit("relu", w, b, x)
     with pytest.raises(KinkError):
         gradcheck.by_finite_differences(model, *batch, "squared_error")
@@ -254,7 +289,7 @@ def test_a_relu_that_crosses_its_kink_has_no_central_difference(w, b, x):
 
 
 @pytest.mark.parametrize(("w", "b", "x"), OFF_A_KINK)
-def test_a_relu_close_to_its_kink_is_compared(w, b, x):
+def test_relu_close_to_its_kink_is_compared(w, b, x):
     arguments = (*one_unit("relu", w, b, x), "squared_error")
     by_hand = gradcheck.by_backpropagation(*arguments)
     assert relative_error(by_hand, gradcheck.by_finite_differences(*arguments)) <= DIFFERENCE
@@ -262,13 +297,13 @@ def test_a_relu_close_to_its_kink_is_compared(w, b, x):
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "identity"])
 @pytest.mark.parametrize(("w", "b", "x"), ON_A_KINK)
-def test_a_smooth_activation_has_no_kink(activation, w, b, x):
+def test_smooth_activation_has_no_kink(activation, w, b, x):
     arguments = (*one_unit(activation, w, b, x), "squared_error")
     by_hand = gradcheck.by_backpropagation(*arguments)
     assert relative_error(by_hand, gradcheck.by_finite_differences(*arguments)) <= DIFFERENCE
 
 
-def test_a_network_on_a_kink_is_replaced_by_the_next(monkeypatch):
+def test_network_on_a_kink_is_replaced_by_the_next(monkeypatch):
     draw, case = gradcheck._random_problem, Case((5, 4, 3), "relu", "identity", "squared_error", 7)
     problems = [one_unit("relu", *ON_A_KINK[0]), one_unit("relu", *ON_A_KINK[3])]
     monkeypatch.setattr(gradcheck, "_random_problem", lambda *a: problems.pop(0) if problems else draw(*a))
@@ -284,36 +319,32 @@ RELU_CHECKS = [
 
 
 @pytest.mark.parametrize(("case", "seed"), RELU_CHECKS)
-def test_a_seed_whose_network_is_on_a_kink_passes_the_check(kinks, case, seed):
-    errors = worst(check(case, seed))
+def test_seed_whose_network_is_on_a_kink_passes(kinks, case, seed):
+    assert_small(worst(check(case, seed)))
     assert kinks
-    assert errors.autograd <= AUTOGRAD
-    assert errors.finite_difference <= DIFFERENCE
 
 
-def test_a_case_whose_networks_are_all_on_a_kink_is_one_line(monkeypatch):
+def test_case_whose_networks_are_all_on_a_kink_is_one_line(monkeypatch):
     monkeypatch.setattr(gradcheck, "_random_problem", lambda *_: one_unit("relu", *ON_A_KINK[0]))
     with pytest.raises(UserError, match=r"^params.yaml: verify\.seed gives 100 networks .*; choose another$"):
         check(DEEP._replace(loss="squared_error"), seed=3)
 
 
 def many_relus(seed):
-    """A network and a batch with so many ReLUs that about half the seeds take some across its kink."""
+    """A network and a batch with many ReLUs: about half the seeds take one across its kink."""
     torch.manual_seed(seed)
     model = MyNet((10, 35, 35, 2), "relu", "identity").double()
     return model, torch.randn(3000, 10, dtype=torch.float64), torch.randint(2, (3000,)), "cross_entropy"
 
 
 @pytest.mark.parametrize("seeds", [range(3, 6), pytest.param(range(6, 200), marks=pytest.mark.slow)], ids=len)
-def test_no_seed_raises_a_false_alarm_along_directions(kinks, seeds):
+def test_directions_raise_no_false_alarm_with_any_seed(kinks, seeds):
     for seed in seeds:
-        errors = check_directions(*many_relus(seed), 5, seed)
-        assert errors.autograd <= AUTOGRAD
-        assert errors.finite_difference <= DIFFERENCE
+        assert_small(check_directions(*many_relus(seed), 5, seed))
     assert kinks
 
 
-def test_an_image_on_a_kink_is_left_out_along_that_direction(monkeypatch):
+def test_image_on_a_kink_is_left_out_along_that_direction(monkeypatch):
     batches, compared, central_difference = [], [], gradcheck._central_difference
 
     def recorded(model, x, y_true, loss, parameters, direction):
@@ -328,7 +359,7 @@ def test_an_image_on_a_kink_is_left_out_along_that_direction(monkeypatch):
     assert batches.count(800) == len(compared) == 5
     assert 0 < sum(n < 800 for n, _ in compared) < 5
     assert min(batches) > 790
-    # The directions are those that were drawn, in this order.
+    # The directions are the drawn ones, in this order.
     generator = torch.Generator().manual_seed(4)
     for _, direction in compared:
         drawn = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in model.parameters()]
@@ -336,63 +367,20 @@ def test_an_image_on_a_kink_is_left_out_along_that_direction(monkeypatch):
         assert torch.cosine_similarity(*flat, dim=0).item() == pytest.approx(1)
 
 
-def test_a_batch_with_every_image_on_a_kink_is_one_line():
+def test_batch_with_every_image_on_a_kink_is_one_line():
     with pytest.raises(UserError, match=r"^params.yaml: with verify\.seed every image .*; choose another$"):
         check_directions(*one_unit("relu", 0.0, 0.0, 0.0), "squared_error", 1, 0)
 
 
-@torch.no_grad()
-def relu_derivative_on_the_wrong_side(model, y_true, y_pred, loss="squared_error"):
-    df = model.df
-    model.df = {l: (lambda z: (z < 0).to(z.dtype)) if l < model.L else df[l] for l in df}
-    backpropagation(model, y_true, y_pred, loss)
-    model.df = df
-
-
-def summed_over_the_batch(model, y_true, y_pred, loss="squared_error"):
-    backpropagation(model, y_true, y_pred, loss)
-    for l in model.dL_dw:
-        model.dL_dw[l], model.dL_db[l] = len(y_pred) * model.dL_dw[l], len(y_pred) * model.dL_db[l]
-
-
-def a_layer_without_its_bias_gradient(model, y_true, y_pred, loss="squared_error"):
-    backpropagation(model, y_true, y_pred, loss)
-    model.dL_db[1].zero_()
-
-
-def last_layer_a_hundredth_off(model, y_true, y_pred, loss="squared_error"):
-    backpropagation(model, y_true, y_pred, loss)
-    model.dL_dw[model.L] *= 1.01
-
-
-def one_entry_wrong(model, y_true, y_pred, loss="squared_error"):
-    backpropagation(model, y_true, y_pred, loss)
-    model.dL_dw[2][0, 0] += 0.01
-
-
-WRONG_WITH_RELU = [
-    *WRONG[:3],
-    relu_derivative_on_the_wrong_side,
-    summed_over_the_batch,
-    a_layer_without_its_bias_gradient,
-    last_layer_a_hundredth_off,
-    one_entry_wrong,
-]
+@pytest.mark.parametrize("wrong", WRONG_WITH_RELU)
+def test_kinks_hide_no_wrong_gradient_along_directions(monkeypatch, kinks, wrong):
+    monkeypatch.setattr(gradcheck, "backpropagation", wrong)
+    assert_large(check_directions(*many_relus(3), 5, 3))
+    assert kinks
 
 
 @pytest.mark.parametrize("wrong", WRONG_WITH_RELU)
-def test_a_kink_excuses_no_wrong_gradient_along_directions(monkeypatch, kinks, wrong):
+def test_kinks_hide_no_wrong_partial_derivative(monkeypatch, kinks, wrong):
     monkeypatch.setattr(gradcheck, "backpropagation", wrong)
-    errors = check_directions(*many_relus(3), 5, 3)
+    assert_large(worst(check(*RELU_CHECKS[0])))
     assert kinks
-    assert errors.autograd > 1e3 * AUTOGRAD
-    assert errors.finite_difference > 10 * DIFFERENCE
-
-
-@pytest.mark.parametrize("wrong", WRONG_WITH_RELU)
-def test_a_kink_excuses_no_wrong_partial_derivative(monkeypatch, kinks, wrong):
-    monkeypatch.setattr(gradcheck, "backpropagation", wrong)
-    errors = worst(check(*RELU_CHECKS[0]))
-    assert kinks
-    assert errors.autograd > 1e3 * AUTOGRAD
-    assert errors.finite_difference > 10 * DIFFERENCE

@@ -3,7 +3,7 @@ import torch
 
 from cifar2 import inplace
 from cifar2.inplace import InPlace
-from cifar2.mynet import smoothed
+from cifar2.losses import smooth_labels
 from cifar2.sgd import SGD
 from cifar2.sgdcheck import REGULARISED, VARIANTS, inplace_difference, trajectory_difference
 
@@ -16,90 +16,107 @@ def data():
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_trajectories_are_equal(data, name, dtype):
+def test_sgd_and_torchs_sgd_have_the_same_trajectory(data, name, dtype):
     x, y = data
     assert trajectory_difference(x.to(dtype), y, 2, VARIANTS[name], steps=20, seed=0) == 0
 
 
-def seeded_with_zero(self, params, grads, momentum):
-    """The velocity starts as zero and the first gradient is lost.  (Zero plus that gradient would be right.)"""
-    fresh = [p for p in params if not self.state[p]]
-    right(self, params, grads, momentum)
-    for p in fresh:
+correct_step = SGD.step
+
+
+@torch.no_grad()
+def velocity_seeded_with_zero(self):
+    """The first velocity is zero, and the first gradient is lost.  (Zero plus that gradient would be correct.)"""
+    new = {p: p.clone() for group in self.param_groups for p in group["params"] if not self.state[p]}
+    correct_step(self)
+    for p, before in new.items():
+        p.copy_(before)
         self.state[p]["momentum_buffer"].zero_()
 
 
-right = SGD._accumulate
+def new_gradient_weighed_by_1_minus_momentum(self):
+    """As in the momentum of some other libraries."""
+    for group in self.param_groups:
+        for p in group["params"]:
+            p.grad.mul_(1 - group["momentum"])
+    correct_step(self)
 
 
-def decayed_velocity(self, params, grads, momentum):
-    """Weighs the new gradient by 1 - momentum, as some other libraries do."""
-    right(self, params, [g * (1 - momentum) for g in grads], momentum)
+@torch.no_grad()
+def weight_decay_outside_of_the_velocity(self):
+    """As in "Decoupled weight decay regularization", 2019."""
+    (group,) = self.param_groups
+    weight_decay, group["weight_decay"] = group["weight_decay"], 0.0
+    for p in group["params"]:
+        p.mul_(1 - group["lr"] * weight_decay)
+    correct_step(self)
+    group["weight_decay"] = weight_decay
 
 
-@pytest.mark.parametrize("wrong", [seeded_with_zero, decayed_velocity])
-def test_a_wrong_velocity_is_caught(data, monkeypatch, wrong):
-    monkeypatch.setattr(SGD, "_accumulate", wrong)
-    assert trajectory_difference(*data, 2, {"momentum": 0.9}, steps=3, seed=0) > 1e-6
+def forget(**forgotten):
+    """A step that takes other hyperparameters than the given ones."""
+
+    def step(self):
+        self.param_groups[0].update(forgotten)
+        correct_step(self)
+
+    return step
 
 
-def test_weight_decay_that_is_forgotten_is_caught(data, monkeypatch):
-    update = SGD._update
-    monkeypatch.setattr(SGD, "_update", lambda *a, weight_decay, **k: update(*a, weight_decay=0, **k))
-    assert trajectory_difference(*data, 2, {"weight_decay": 0.01}, steps=3, seed=0) > 1e-6
+NESTEROV = VARIANTS["nesterov and weight decay"]
+WRONG_STEPS = {
+    "velocity seeded with zero": (velocity_seeded_with_zero, {"momentum": 0.9}),
+    "new gradient weighed by 1 - momentum": (new_gradient_weighed_by_1_minus_momentum, {"momentum": 0.9}),
+    "weight decay outside of the velocity": (weight_decay_outside_of_the_velocity, NESTEROV),
+    "weight decay forgotten": (forget(weight_decay=0.0), {"weight_decay": 0.01}),
+    "momentum forgotten": (forget(momentum=0.0), {"momentum": 0.9}),
+    "nesterov forgotten": (forget(nesterov=False), NESTEROV),
+    "schedule forgotten": (forget(lr=0.02), {}),
+}
 
 
-def difference(data, regularised=None, **hyperparameters):
+@pytest.mark.parametrize("name", WRONG_STEPS)
+def test_wrong_step_of_sgd_is_caught(data, monkeypatch, name):
+    wrong, hyperparameters = WRONG_STEPS[name]
+    monkeypatch.setattr(SGD, "step", wrong)
+    assert trajectory_difference(*data, 2, hyperparameters, steps=3, seed=0) > 1e-6
+
+
+def difference(data, **settings):
     x, y = data
-    return inplace_difference(
-        x.double(), y, (12, 8, 2), "relu", hyperparameters, batch_size=24, epochs=3, seed=0, **regularised or {}
-    )
+    return inplace_difference(x.double(), y, (12, 8, 2), "relu", batch_size=24, epochs=3, seed=0, **settings)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_training_in_place_is_backpropagation_and_sgd(data, name):
-    assert difference(data, **VARIANTS[name]) < 1e-14
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_with_dropout_and_label_smoothing_it_is_too(data, name):
+@pytest.mark.parametrize("regularised", [{}, REGULARISED], ids=["plain", "regularised"])
+def test_in_place_epoch_matches_backpropagation_and_sgd(data, name, regularised):
     before = torch.get_rng_state()
-    assert difference(data, REGULARISED, **VARIANTS[name]) < 1e-14
+    assert difference(data, **VARIANTS[name], **regularised) < 1e-14
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_units_that_training_in_place_forgets_to_drop_are_caught(data, monkeypatch):
+@pytest.mark.parametrize("name", ["momentum", "weight_decay", "dropout"])
+def test_hyperparameter_ignored_in_place_is_caught(data, monkeypatch, name):
     def step(self, *arguments):
-        self.dropout = 0.0
-        right_step(self, *arguments)
+        setattr(self, name, 0.0)
+        correct_step(self, *arguments)
 
-    right_step = InPlace._step
+    correct_step = InPlace._step
     monkeypatch.setattr(InPlace, "_step", step)
-    assert difference(data, REGULARISED) > 1e-5
+    assert difference(data, momentum=0.9, weight_decay=0.01, **REGULARISED) > 1e-5
 
 
-def test_labels_that_training_in_place_forgets_to_smooth_are_caught(data, monkeypatch):
-    monkeypatch.setattr(inplace, "smoothed", lambda y, n, _, dtype: smoothed(y, n, 0.0, dtype))
-    assert difference(data, REGULARISED) > 1e-5
+def test_label_smoothing_ignored_in_place_is_caught(data, monkeypatch):
+    monkeypatch.setattr(inplace, "smooth_labels", lambda y, n, _, dtype: smooth_labels(y, n, 0.0, dtype))
+    assert difference(data, **REGULARISED) > 1e-5
 
 
-def test_a_learning_rate_that_training_in_place_forgets_is_caught(data, monkeypatch):
-    right_update = InPlace._update
-    monkeypatch.setattr(InPlace, "_update", lambda self, _: right_update(self, 0.02))
+def test_learning_rate_ignored_in_place_is_caught(data, monkeypatch):
+    correct_update = InPlace._update
+    monkeypatch.setattr(InPlace, "_update", lambda self, _: correct_update(self, 0.02))
     assert difference(data) > 1e-5
 
 
-@pytest.mark.parametrize("forgotten", ["momentum", "weight_decay"])
-def test_a_hyperparameter_that_training_in_place_forgets_is_caught(data, monkeypatch, forgotten):
-    def step(self, *arguments):
-        setattr(self, forgotten, 0.0)
-        right_step(self, *arguments)
-
-    right_step = InPlace._step
-    monkeypatch.setattr(InPlace, "_step", step)
-    assert difference(data, momentum=0.9, weight_decay=0.01) > 1e-5
-
-
-def test_training_in_place_that_ends_in_no_number_is_caught(data, monkeypatch):
+def test_nan_in_place_is_caught(data, monkeypatch):
     monkeypatch.setattr(InPlace, "_update", lambda self, _: self.p.fill_(float("nan")))
     assert not difference(data) <= 1e-12
