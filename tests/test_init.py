@@ -1,4 +1,4 @@
-"""What importing the package does, before any of its modules."""
+"""Importing the package, before any of its modules."""
 
 import getpass
 import importlib
@@ -16,7 +16,7 @@ def test_windows_is_one_line_that_names_wsl(monkeypatch):
         importlib.reload(cifar2)
 
 
-def test_a_user_without_a_name_gets_its_number(monkeypatch):
+def test_user_without_a_name_is_named_by_number(monkeypatch):
     """As with `docker run --user 12345`; DVC, Ray and PyTorch ask for the name."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
@@ -27,7 +27,7 @@ def test_a_user_without_a_name_gets_its_number(monkeypatch):
     assert getpass.getuser() == str(os.getuid())
 
 
-def test_the_name_of_a_user_stays(monkeypatch):
+def test_name_of_a_user_stays(monkeypatch):
     monkeypatch.setenv("LOGNAME", "ada")
     importlib.reload(cifar2)
     assert os.environ["LOGNAME"] == "ada"
