@@ -1,4 +1,4 @@
-"""A small copy of the project to run stages in: few random pictures, small networks, few epochs."""
+"""A small copy of the project to run stages in: few random images, small networks, few epochs."""
 
 import fcntl
 import os
@@ -21,28 +21,28 @@ import pytest
 import torch
 import yaml
 from hypothesis import HealthCheck, configuration, settings
+from PIL import Image
 
 from cifar2 import files, params
 from cifar2.dataset import splits
-from cifar2.report import figures
 from tests.clone import ROOT, new_clone, read, run
 
 SIZES = {"train": 60, "val": 24, "test": 30}
-# What efficientnet_lite0 makes of a picture is so long.
+# Features of efficientnet_lite0.
 N_FEATURES = 1280
-# What `evaluate` runs for: the families of the project below, and the final model.
+# The arguments of `evaluate`: the families of the project below, and the final model.
 EVALUATED = ["mlp", "mlp_augmented", "cnn", "transfer", "final"]
 NEAR_DUPLICATES = "test_index,train_index,mirrored,similarity\n3,10,False,0.9512\n17,2,True,0.7345\n8,2,False,0.7120\n"
 
-# A shell's background jobs ignore Ctrl-C, and so does what they start: here it must be heard.
+# The background jobs of a shell, and their children, ignore Ctrl-C by default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# pytest's workers share the cores; threads beyond their number would mostly wait for each other.
+# pytest's workers share the cores; more threads than cores would mostly wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the stages that tests start
 
-# The same examples in every run, however slow the machine, and nothing left behind.
+# The same examples in every run, no deadline, and nothing left behind.
 settings.register_profile(
     "cifar2",
     derandomize=True,
@@ -56,7 +56,7 @@ configuration.set_hypothesis_home_dir(ROOT / ".pytest_cache/hypothesis")
 
 
 def random_split(n: int, seed: int, classes: tuple[str, ...] = ("airplane", "bird")) -> splits.Split:
-    """Random pictures whose brightness tells the class, so that a network can learn it."""
+    """Random images whose brightness depends on the class, so that a network can learn it."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(len(classes), (n,), generator=generator)
     noise = torch.randint(0, 100, (n, 3, 32, 32), generator=generator)
@@ -64,10 +64,10 @@ def random_split(n: int, seed: int, classes: tuple[str, ...] = ("airplane", "bir
     return splits.Split(images, labels, torch.arange(n), classes)
 
 
-def random_features(split: splits.Split, made_by: params.Features, seed: int) -> splits.Split:
-    """Random features for the pictures of ``split``, whose values tell the class."""
+def random_features(split: splits.Split, extractor: params.Features, seed: int) -> splits.Split:
+    """Random features for the images of ``split``, whose values depend on the class."""
     noise = torch.randn(len(split.labels), N_FEATURES, generator=torch.Generator().manual_seed(seed))
-    return replace(split, images=0.5 * noise + split.labels.view(-1, 1), features=made_by)
+    return replace(split, x=0.5 * noise + split.labels.view(-1, 1), features=extractor)
 
 
 def small(configuration: dict[str, Any]) -> dict[str, Any]:
@@ -100,12 +100,12 @@ class Project:
         }
         self.params["sweep"] |= {"trials": 3}
         self.write_params()
-        made_by = params.Features(**self.params["features"])
+        extractor = params.Features(**self.params["features"])
         for seed, (name, n) in enumerate(SIZES.items()):
             split = random_split(n, seed)
             splits.save(folder / f"data/prepared/{name}.safetensors", split)
             if name != "test":
-                splits.save(folder / f"data/features/{name}.safetensors", random_features(split, made_by, seed))
+                splits.save(folder / f"data/features/{name}.safetensors", random_features(split, extractor, seed))
         (folder / "data/prepared/near_duplicates.csv").write_text(NEAR_DUPLICATES)
 
     def write_params(self) -> None:
@@ -149,7 +149,7 @@ def run_stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def fails_with(run_stage: Callable[..., None]) -> Callable[..., str]:
-    """Run a stage that must fail: one line starting with "error: ", which is exit code 1; returns the line."""
+    """Run a stage that must fail with one line starting with "error: " and exit code 1; returns the line."""
 
     def run(name: str, *arguments: str) -> str:
         with pytest.raises(SystemExit) as stop:
@@ -165,7 +165,7 @@ def fails_with(run_stage: Callable[..., None]) -> Callable[..., str]:
 
 @pytest.fixture
 def small_files() -> Callable[[int], AbstractContextManager[None]]:
-    """Meanwhile no file may be longer, for this process and those that it starts: a disk that fills up."""
+    """A limit on the size of files, for this process and its children: a full disk."""
 
     @contextmanager
     def limit(n_bytes: int) -> Iterator[None]:
@@ -181,7 +181,7 @@ def small_files() -> Callable[[int], AbstractContextManager[None]]:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Callable[[], list[str]]]]:
-    """A terminal of so many columns as stderr; it returns what reads the lines drawn on it."""
+    """Make a terminal of so many columns stderr; returns a function that reads the lines drawn on it."""
     monkeypatch.delenv("COLUMNS", raising=False)
     files: list[TextIO] = []
 
@@ -192,7 +192,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Callab
         monkeypatch.setattr(sys, "stderr", files[-1])
 
         def lines() -> list[str]:
-            os.write(slave, b"\0")  # what was written before may arrive in several pieces
+            os.write(slave, b"\0")  # everything before it may arrive in several pieces
             drawn = b""
             while not drawn.endswith(b"\0"):
                 drawn += os.read(master, 10_000)
@@ -207,7 +207,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Callab
 
 @pytest.fixture
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Project, Callable[[], None]], Project]:
-    """Do something to a new project, or copy what it led to when it was first done."""
+    """Do something to a new project the first time, and copy the result the next times."""
 
     def run(name: str, project: Project, do: Callable[[], None]) -> Project:
         cache = tmp_path_factory.getbasetemp() / name
@@ -240,7 +240,7 @@ def evaluated(selected: Project, run_stage: Callable[..., None], once: Callable[
 
 @pytest.fixture
 def to_report(evaluated: Project, run_stage: Callable[..., None], once: Callable[..., Project]) -> Project:
-    """The project with all that ``report`` reads, and a final model that makes mistakes."""
+    """The project with all inputs of ``report``, and a final model that misclassifies some images."""
 
     def do() -> None:
         run_stage("verify.py")
@@ -248,13 +248,13 @@ def to_report(evaluated: Project, run_stage: Callable[..., None], once: Callable
         sizes = {f"n_{name}": n for name, n in SIZES.items()}
         files.write_json(Path("metrics/prepare.json"), {**sizes, "class_counts": counts, "n_near_duplicates": 3})
         for seed, name in enumerate(("samples", "near_duplicates")):
-            picture = figures.png(random_split(1, seed).images[0])
-            files.write(Path(f"metrics/figures/{name}.png"), picture)
-        # Brighter and brighter, whatever the class: it is more and less sure, and right and wrong.
+            image = random_split(1, seed).x[0]
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(f"metrics/figures/{name}.png")
+        # Brighter and brighter, whatever the class: predictions of any confidence, correct and incorrect.
         path = Path("data/prepared/test.safetensors")
         test = splits.load(path)
         brightness = torch.linspace(0, 255, SIZES["test"]).to(torch.uint8).view(-1, 1, 1, 1)
-        splits.save(path, replace(test, images=brightness.expand_as(test.images).contiguous()))
+        splits.save(path, replace(test, x=brightness.expand_as(test.x).contiguous()))
         run_stage("evaluate.py", "final")
 
     return once("to_report", evaluated, do)
@@ -268,7 +268,7 @@ def reported(to_report: Project, run_stage: Callable[..., None], once: Callable[
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the project where the pipeline has run and is committed; who changes it changes it back."""
+    """A clone of the project where the pipeline has run and is committed; a test that changes it changes it back."""
     folder = new_clone(tmp_path_factory.mktemp("clone"))
     run(folder, "dvc", "repro")
     run(folder, "git", "add", ".")

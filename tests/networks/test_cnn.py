@@ -11,11 +11,11 @@ def network(channels=(4, 8, 16), n_classes=3, dropout=0.0):
 
 
 @pytest.mark.parametrize("channels", [[4, 8], [4, 8, 16], [4, 4, 6, 8, 8, 16]])
-def test_there_is_a_logit_a_class_whatever_the_number_of_convolutions(channels):
+def test_output_has_a_logit_for_each_class(channels):
     assert network(channels)(torch.randn(7, 3, 32, 32)).shape == (7, 3)
 
 
-def test_convolutions_have_their_channels_and_see_ever_smaller_pictures():
+def test_convolutions_have_their_channels_and_halve_the_image():
     model = network((4, 6, 8, 16))
     shapes = []
     for module in model.modules():
@@ -27,14 +27,14 @@ def test_convolutions_have_their_channels_and_see_ever_smaller_pictures():
     assert model.classifier.in_features == 16
 
 
-def test_convolutions_are_followed_by_batch_normalisation_and_have_no_bias_of_their_own():
+def test_convolutions_have_batch_normalisation_and_no_bias():
     convolutions = [m for m in network().modules() if isinstance(m, nn.Conv2d)]
     normalisations = [m for m in network().modules() if isinstance(m, nn.BatchNorm2d)]
     assert [c.out_channels for c in convolutions] == [n.num_features for n in normalisations]
     assert all(c.bias is None for c in convolutions)
 
 
-def test_it_learns_what_no_mean_colour_tells():
+def test_network_learns_a_class_that_no_mean_colour_shows():
     """Vertical stripes against horizontal ones."""
     generator = torch.Generator().manual_seed(0)
     stripes = (torch.arange(32) % 4 < 2).float().expand(32, 32)
@@ -50,7 +50,7 @@ def test_it_learns_what_no_mean_colour_tells():
     assert (model(x[32:]).argmax(1) == labels[32:]).float().mean() == 1
 
 
-def test_weights_and_pictures_are_kept_channels_last():
+def test_weights_and_images_are_channels_last():
     model = network()
     seen = []
     for module in model.modules():
@@ -62,31 +62,31 @@ def test_weights_and_pictures_are_kept_channels_last():
     assert all(maps.is_contiguous(memory_format=torch.channels_last) for maps in seen)
 
 
-def test_the_order_in_memory_changes_no_answer():
+def test_predictions_do_not_depend_on_the_order_in_memory():
     model = network().eval()
     x = torch.randn(5, 3, 32, 32)
     assert torch.equal(model(x), model(x.contiguous(memory_format=torch.channels_last)))
 
 
-def test_dropout_takes_its_share_of_the_last_channels_in_training_only():
+def test_dropout_drops_its_fraction_of_channels_in_training():
     dropping, plain = network(dropout=0.5), network()
     seen = []
     x = torch.randn(200, 3, 32, 32)
     for model in (dropping, plain):
         model.classifier.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
         model(x)
-    dropped, whole = seen
-    assert (whole > 0).all()
+    dropped, complete = seen
+    assert (complete > 0).all()
     assert (dropped == 0).float().mean() == pytest.approx(0.5, abs=0.05)
-    torch.testing.assert_close(dropped[dropped > 0], 2 * whole[dropped > 0])
+    torch.testing.assert_close(dropped[dropped > 0], 2 * complete[dropped > 0])
     assert torch.equal(dropping.eval()(x), plain.eval()(x))
 
 
-def test_without_dropout_an_answer_in_training_is_always_the_same():
+def test_predictions_in_training_are_fixed_without_dropout():
     model, x = network(), torch.randn(5, 3, 32, 32)
     assert torch.equal(model(x), model(x))
 
 
-def test_in_evaluation_an_answer_does_not_depend_on_the_other_pictures():
+def test_predictions_in_evaluation_do_not_depend_on_the_batch():
     model, x = network().eval(), torch.randn(5, 3, 32, 32)
     torch.testing.assert_close(model(x)[:2], model(x[:2]))

