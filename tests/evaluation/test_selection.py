@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cifar2.errors import UserError
-from cifar2.evaluation.selection import rank
+from cifar2.evaluation.selection import NUMBERS, Summary, rank
 
 
 def metrics(val_accuracy, val_loss=0.5, gap=0.1, accuracy_se=0.01, loss_se=0.02, loss_std=0.0):
@@ -27,41 +27,41 @@ def names(ranked):
     return [row.name for row in ranked]
 
 
-def test_a_clearly_better_accuracy_wins_whatever_loss_and_gap():
+def test_clearly_better_accuracy_wins_with_any_loss_and_gap():
     ranked = rank({"worse": metrics(0.80, val_loss=0.1, gap=0.0), "better": metrics(0.85, val_loss=0.9, gap=0.3)})
     assert names(ranked) == ["better", "worse"]
     assert [row.tied for row in ranked] == [True, False]
     assert [row.rank for row in ranked] == [1, 2]
 
 
-def test_within_one_standard_error_the_lower_loss_wins():
+def test_lower_loss_wins_within_one_standard_error():
     ranked = rank({"best": metrics(0.85, val_loss=0.6), "tied": metrics(0.841, val_loss=0.5)})
     assert names(ranked) == ["tied", "best"]
     assert all(row.tied for row in ranked)
 
 
-def test_the_standard_error_is_the_bests():
+def test_standard_error_is_that_of_the_best():
     ranked = rank({"best": metrics(0.85, val_loss=0.6), "wide": metrics(0.83, val_loss=0.5, accuracy_se=0.1)})
     assert names(ranked) == ["best", "wide"]
 
 
-def test_a_steadier_loss_beats_a_lower_one_that_moves_more():
+def test_steady_loss_wins_over_a_lower_unsteady_one():
     ranked = rank({"wild": metrics(0.85, val_loss=0.45, loss_std=0.2), "steady": metrics(0.85, val_loss=0.5)})
     assert names(ranked) == ["steady", "wild"]
     assert ranked[0].bad_epoch_loss == 0.5
 
 
-def test_tied_on_accuracy_and_loss_the_smaller_gap_wins():
+def test_smaller_gap_wins_if_accuracy_and_loss_are_tied():
     ranked = rank({"wide": metrics(0.85, val_loss=0.50, gap=0.2), "narrow": metrics(0.845, val_loss=0.51, gap=0.1)})
     assert names(ranked) == ["narrow", "wide"]
     assert all(row.tied_on_loss for row in ranked)
 
 
-def test_tied_on_everything_the_first_named_wins():
+def test_first_named_wins_if_everything_is_tied():
     assert names(rank({"b": metrics(0.85), "a": metrics(0.85)})) == ["b", "a"]
 
 
-def test_a_low_loss_without_a_tied_accuracy_sets_no_standard():
+def test_low_loss_without_a_tied_accuracy_does_not_count():
     ranked = rank(
         {
             "best": metrics(0.85, val_loss=0.6, gap=0.2),
@@ -72,7 +72,7 @@ def test_a_low_loss_without_a_tied_accuracy_sets_no_standard():
     assert names(ranked) == ["tied", "best", "lost"]
 
 
-def test_the_others_follow_by_how_far_they_came():
+def test_others_are_ranked_by_the_step_they_reached():
     ranked = rank(
         {
             "lost more": metrics(0.70, val_loss=0.1),
@@ -86,37 +86,35 @@ def test_the_others_follow_by_how_far_they_came():
     assert names(ranked) == ["narrow", "wide", "high loss", "higher loss", "lost", "lost more"]
 
 
-def test_without_a_standard_error_only_equals_are_tied():
-    certain = {"accuracy_se": 0.0, "loss_se": 0.0}
-    ranked = rank({"best": metrics(1.0, **certain), "equal": metrics(1.0, **certain), "less": metrics(0.99, **certain)})
+def test_only_equals_are_tied_without_a_standard_error():
+    zero = {"accuracy_se": 0.0, "loss_se": 0.0}
+    ranked = rank({"best": metrics(1.0, **zero), "equal": metrics(1.0, **zero), "less": metrics(0.99, **zero)})
     assert [(row.tied, row.tied_on_loss) for row in ranked] == [(True, True), (True, True), (False, False)]
 
 
-@pytest.mark.parametrize("order", [["sure", "unsure", "worse"], ["unsure", "sure", "worse"]])
-def test_of_equally_accurate_ones_the_surest_sets_the_standard(order):
-    found = {
-        "sure": metrics(0.85, accuracy_se=0.001),
-        "unsure": metrics(0.85, accuracy_se=0.1),
-        "worse": metrics(0.80, val_loss=0.1, gap=0.0),
-    }
-    assert names(rank({name: found[name] for name in order})) == order
+@pytest.mark.parametrize("order", [["certain", "uncertain", "worse"], ["uncertain", "certain", "worse"]])
+@pytest.mark.parametrize(
+    ("certain", "uncertain", "worse"),
+    [
+        ({"accuracy_se": 0.001}, {"accuracy_se": 0.1}, {"val_accuracy": 0.80, "val_loss": 0.1, "gap": 0.0}),
+        ({"loss_se": 0.001}, {"loss_se": 0.3}, {"val_loss": 0.7, "gap": 0.0}),
+    ],
+)
+def test_smallest_standard_error_of_equals_counts(order, certain, uncertain, worse):
+    candidates = {"certain": certain, "uncertain": uncertain, "worse": worse}
+    assert names(rank({name: metrics(**{"val_accuracy": 0.85} | candidates[name]) for name in order})) == order
 
 
-@pytest.mark.parametrize("order", [["sure", "unsure", "worse"], ["unsure", "sure", "worse"]])
-def test_of_equally_low_losses_the_surest_sets_the_standard(order):
-    found = {
-        "sure": metrics(0.85, loss_se=0.001),
-        "unsure": metrics(0.85, loss_se=0.3),
-        "worse": metrics(0.85, val_loss=0.7, gap=0.0),
-    }
-    assert names(rank({name: found[name] for name in order})) == order
+def test_numbers_are_the_fields_of_a_summary_for_all_seeds():
+    assert set(Summary._fields) - set(NUMBERS) == {"val_loss_std", "kept_epoch"}
+    assert NUMBERS[:2] == ("val_accuracy", "val_accuracy_se")
 
 
-def test_a_diverged_configuration_is_left_out():
+def test_diverged_configuration_is_left_out():
     assert names(rank({"nan": DIVERGED, "fine": metrics(0.5)})) == ["fine"]
 
 
-def test_with_nothing_left_the_reasons_are_told():
+def test_reasons_are_reported_if_everything_diverged():
     message = "nothing to select from: nan diverged at seed 0, epoch 1, step 2: the loss is nan; inf diverged at end$"
     with pytest.raises(UserError, match=message):
         rank({"nan": DIVERGED, "inf": DIVERGED | {"diverged": "end"}})
@@ -137,10 +135,10 @@ CANDIDATES = st.dictionaries(st.sampled_from("abcdefgh"), COARSE | FINE | st.jus
 
 
 @given(CANDIDATES)
-def test_whatever_the_results_the_first_is_within_one_standard_error_of_the_best_on_accuracy_and_then_on_loss(found):
-    finished = {name: m for name, m in found.items() if m["val_accuracy"] is not None}
+def test_first_of_any_ranking_follows_the_rule(candidates):
+    finished = {name: m for name, m in candidates.items() if m["val_accuracy"] is not None}
     assume(finished)
-    ranked = rank(found)
+    ranked = rank(candidates)
     assert sorted(names(ranked)) == sorted(finished)
     assert [row.rank for row in ranked] == list(range(1, len(ranked) + 1))
 
@@ -161,12 +159,12 @@ def test_whatever_the_results_the_first_is_within_one_standard_error_of_the_best
 
 
 @given(CANDIDATES, st.randoms(use_true_random=False))
-def test_the_order_of_the_candidates_decides_only_between_those_that_the_rule_cannot_tell_apart(found, random):
-    assume(any(m["val_accuracy"] is not None for m in found.values()))
-    shuffled = list(found.items())
+def test_order_of_candidates_decides_only_between_ties(candidates, random):
+    assume(any(m["val_accuracy"] is not None for m in candidates.values()))
+    shuffled = list(candidates.items())
     random.shuffle(shuffled)
-    here, there = rank(found), rank(dict(shuffled))
-    assert {(row.name, row.tied, row.tied_on_loss) for row in here} == {
-        (row.name, row.tied, row.tied_on_loss) for row in there
+    a, b = rank(candidates), rank(dict(shuffled))
+    assert {(row.name, row.tied, row.tied_on_loss) for row in a} == {
+        (row.name, row.tied, row.tied_on_loss) for row in b
     }
-    assert here[0].metrics["gap"] == there[0].metrics["gap"]
+    assert a[0].metrics["gap"] == b[0].metrics["gap"]

@@ -9,26 +9,26 @@ from hypothesis import strategies as st
 from cifar2.evaluation.uncertainty import standard_error
 
 
-def test_the_standard_error_of_one_seed_is_the_binomial_one():
+def test_standard_error_of_one_seed_is_binomial():
     correct = torch.tensor([[1] * 75 + [0] * 25])
     assert standard_error(correct) == pytest.approx(math.sqrt(0.75 * 0.25 / 99))
 
 
-def test_the_standard_error_counts_the_seeds_too():
+def test_standard_error_includes_the_seeds():
     same = torch.tensor([[1.0, 0.0, 1.0, 0.0]] * 2)
     differ = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     assert standard_error(same) == pytest.approx(math.sqrt((1 / 3) / 4))
     assert standard_error(differ) == pytest.approx(math.sqrt(0.5 / 2))
 
 
-def test_the_standard_error_is_the_spread_of_the_mean():
-    """Simulated: seeds and pictures each shift the chance to be right; the mean's spread is what is predicted."""
+def test_standard_error_is_the_spread_of_simulated_means():
+    """Seeds and images each shift the simulated values."""
     generator = torch.Generator().manual_seed(0)
     means, predicted = [], []
     for _ in range(2000):
         seeds = 0.1 * torch.randn(3, 1, generator=generator)
-        pictures = 0.3 * torch.randn(1, 50, generator=generator)
-        values = seeds + pictures + 0.05 * torch.randn(3, 50, generator=generator)
+        images = 0.3 * torch.randn(1, 50, generator=generator)
+        values = seeds + images + 0.05 * torch.randn(3, 50, generator=generator)
         means.append(values.mean())
         predicted.append(standard_error(values) ** 2)
     assert math.sqrt(sum(predicted) / len(predicted)) == pytest.approx(torch.stack(means).std().item(), rel=0.05)
@@ -39,9 +39,9 @@ def test_the_standard_error_is_the_spread_of_the_mean():
         lambda n: st.lists(st.lists(st.floats(-1e3, 1e3), min_size=n, max_size=n), min_size=1, max_size=5)
     )
 )
-def test_whatever_the_values_the_standard_error_is_the_formulas(values):
+def test_standard_error_of_any_values_matches_the_formula(values):
     of_examples, of_seeds = [fmean(column) for column in zip(*values, strict=True)], [fmean(row) for row in values]
-    wanted = variance(of_examples) / len(of_examples)
+    expected = variance(of_examples) / len(of_examples)
     if len(values) > 1:
-        wanted += variance(of_seeds) / len(of_seeds)
-    assert standard_error(torch.tensor(values, dtype=torch.float64)) == pytest.approx(math.sqrt(wanted), abs=1e-12)
+        expected += variance(of_seeds) / len(of_seeds)
+    assert standard_error(torch.tensor(values, dtype=torch.float64)) == pytest.approx(math.sqrt(expected), abs=1e-12)
