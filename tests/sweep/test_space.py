@@ -26,7 +26,7 @@ MIXED = ranges(
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 10_000))
-def test_every_value_lies_in_its_range(seed, number):
+def test_values_lie_in_their_ranges(seed, number):
     point = space.point(MIXED, seed, number)
     assert list(point) == list(MIXED)
     assert 1e-4 <= point["lr"] <= 1
@@ -34,15 +34,15 @@ def test_every_value_lies_in_its_range(seed, number):
     assert point["dropout"] in (0.0, 0.5)
 
 
-def test_a_point_depends_on_the_seed_and_its_number_alone():
-    """And on no other parameter: these values are the same on every machine, for good."""
+def test_point_depends_on_the_seed_and_its_number_alone():
+    """And on no other parameter: these values are the same on every machine, forever."""
     assert space.point(MIXED, 0, 5) == space.point(dict(reversed(MIXED.items())), 0, 5)
     alone = ranges(lr={"log_uniform": [1e-4, 1.0]})
     assert space.point(alone, 0, 5)["lr"] == space.point(MIXED, 0, 5)["lr"] == 0.000482434
     assert space.point(alone, 1, 5) != space.point(alone, 0, 5) != space.point(alone, 0, 6)
 
 
-def test_a_logarithm_is_uniform_and_a_number_is():
+def test_ranges_are_uniform_in_the_logarithm_or_the_number():
     logarithms = [math.log10(space.point(MIXED, 0, n)["lr"]) for n in range(1000)]
     assert median(logarithms) == pytest.approx(-2, abs=0.2)
     assert sum(x < -3 for x in logarithms) == pytest.approx(250, abs=50)
@@ -50,36 +50,36 @@ def test_a_logarithm_is_uniform_and_a_number_is():
     assert median(momenta) == pytest.approx(0.495, abs=0.05)
 
 
-def test_every_choice_comes_about_as_often():
+def test_choices_are_equally_frequent():
     assert sum(space.point(MIXED, 0, n)["dropout"] == 0 for n in range(1000)) == pytest.approx(500, abs=60)
 
 
-def test_grids_are_gone_through_together_and_then_again():
+def test_grids_are_combined_and_then_repeated():
     cells = [(p["shift"], p["flip"]) for p in (space.point(MIXED, 0, n) for n in range(7))]
     assert cells == [(0, False), (0, True), (1, False), (1, True), (2, False), (2, True), (0, False)]
 
 
-def test_numbers_have_six_digits_and_no_more():
+def test_numbers_have_at_most_six_digits():
     for number in range(100):
         value = space.point(MIXED, 0, number)["lr"]
         assert value == float(f"{value:.6g}")
 
 
-def test_a_configuration_is_the_base_with_other_values():
-    found = space.configuration(BASE, {"lr": 0.5, "shift": 2})
-    assert found == BASE.model_copy(update={"lr": 0.5, "shift": 2})
-    assert isinstance(found, params.Mlp)
+def test_configuration_is_the_base_with_other_values():
+    configuration = space.configuration(BASE, {"lr": 0.5, "shift": 2})
+    assert configuration == BASE.model_copy(update={"lr": 0.5, "shift": 2})
+    assert isinstance(configuration, params.Mlp)
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"shift": 1.5}, "shift must be an integer, not 1.5"),
         ({"momentum": 0.0, "nesterov": True}, "needs a momentum above 0 for nesterov"),
     ],
 )
-def test_a_value_that_cannot_be_is_told(values, told):
-    with pytest.raises(UserError, match=r"params\.yaml: sweep\.space leads to ") as caught:
+def test_invalid_value_is_one_line_that_names_it(values, message):
+    with pytest.raises(UserError, match=r"params\.yaml: sweep\.space leads to ") as error:
         space.configuration(BASE, values)
-    assert told in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

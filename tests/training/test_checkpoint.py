@@ -15,7 +15,7 @@ PARAMETERS = {"lr": 0.1, "seeds": [0, 1]}
 def here(tmp_path, monkeypatch):
     """A folder with data and code of its own."""
     monkeypatch.chdir(tmp_path)
-    Path("data").write_bytes(b"pictures")
+    Path("data").write_bytes(b"images")
     Path("cifar2").mkdir()
     Path("cifar2/a.py").write_text("x = 1")
     Path("script.py").write_text("from cifar2 import a, b")
@@ -27,11 +27,11 @@ def kept(name="fine", parameters=PARAMETERS):
 
 
 def folder(**arguments):
-    with kept(**arguments) as found:
-        return found
+    with kept(**arguments) as path:
+        return path
 
 
-def test_the_folder_is_named_after_the_configuration_and_all_that_its_runs_depend_on(here):
+def test_folder_is_named_after_configuration_and_fingerprint(here):
     assert folder().parent == Path(".checkpoints/fine")
     assert folder() == folder(parameters=dict(PARAMETERS))
 
@@ -39,7 +39,7 @@ def test_the_folder_is_named_after_the_configuration_and_all_that_its_runs_depen
 @pytest.mark.parametrize(
     "change",
     [
-        lambda: Path("data").write_bytes(b"picturet"),
+        lambda: Path("data").write_bytes(b"imaget"),
         lambda: Path("script.py").write_text("from cifar2 import b, a"),
         lambda: Path("cifar2/a.py").write_text("x = 2"),
         lambda: Path("cifar2/b.py").write_text(""),
@@ -52,75 +52,75 @@ def test_other_data_or_code_have_another_folder(here, change):
     assert folder() != before
 
 
-def test_code_that_it_does_not_import_has_no_say(here):
-    before = folder()
-    Path("cifar2/c.py").write_text("")
-    assert folder() == before
-
-
-def test_other_parameters_or_another_torch_have_another_folder(here, monkeypatch):
+def test_other_parameters_or_torch_have_another_folder(here, monkeypatch):
     assert folder(parameters=PARAMETERS | {"lr": 0.10000001}) != folder()
     before = folder()
     monkeypatch.setattr(torch, "__version__", "3.0")
     assert folder() != before
 
 
-def test_what_is_loaded_is_what_was_saved_last(tmp_path):
-    kept = Checkpoint(tmp_path / "fine/seed0.safetensors", every=1)
-    assert kept.load() is None
+def test_code_that_is_not_imported_does_not_matter(here):
+    before = folder()
+    Path("cifar2/c.py").write_text("")
+    assert folder() == before
+
+
+def test_last_saved_checkpoint_is_loaded(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "fine/seed0.safetensors", every=1)
+    assert checkpoint.load() is None
     for epoch in (1, 2):
-        kept.save(epoch, {"w": torch.tensor([float(epoch)])}, {"curve": [[epoch, 0.1]]})
-    tensors, about = kept.load()
-    assert about.pop("epoch") == 2
-    assert tensors["w"].item() == 2
-    assert about == {"curve": [[2, 0.1]]}
+        checkpoint.save([[epoch, 0.1]] * epoch, model={"a/w": torch.tensor([float(epoch)])}, best={})
+    curve, tensors = checkpoint.load()
+    assert curve == [[2, 0.1]] * 2
+    assert tensors == {"model": {"a/w": torch.tensor([2.0])}, "best": {}}
 
 
-def test_one_is_written_after_so_many_epochs(tmp_path):
-    kept = Checkpoint(tmp_path / "seed0.safetensors", every=3)
-    found = []
+def test_checkpoint_is_written_every_n_epochs(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "seed0.safetensors", every=3)
+    lengths = []
     for epoch in range(1, 8):
-        kept.save(epoch, {}, {"epoch": epoch})
-        found.append(kept.load() and kept.load()[1]["epoch"])
-    assert found == [None, None, 3, 3, 3, 6, 6]
+        checkpoint.save([[0]] * epoch)
+        saved = checkpoint.load()
+        lengths.append(len(saved.curve) if saved else None)
+    assert lengths == [None, None, 3, 3, 3, 6, 6]
 
 
-def test_a_damaged_one_is_named_and_stays(tmp_path):
-    kept = Checkpoint(tmp_path / "seed0.safetensors", every=1)
-    kept.save(1, {"w": torch.zeros(9)}, {})
-    content = bytearray(kept.path.read_bytes())
+def test_corrupted_checkpoint_is_named_and_stays(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "seed0.safetensors", every=1)
+    checkpoint.save([[0]], model={"w": torch.zeros(9)})
+    content = bytearray(checkpoint.path.read_bytes())
     content[-3] ^= 1
-    kept.path.write_bytes(content)
+    checkpoint.path.write_bytes(content)
     with pytest.raises(UserError, match=r"seed0.safetensors is damaged .*delete it"):
-        kept.load()
-    assert kept.path.read_bytes() == content
+        checkpoint.load()
+    assert checkpoint.path.read_bytes() == content
 
 
-def leave(parameters=PARAMETERS):
-    """What a run of ``fine`` leaves that is stopped after its first epoch."""
-    with suppress(KeyboardInterrupt), kept(parameters=parameters) as found:
-        Checkpoint(found / "seed0.safetensors", 1).save(1, {}, {})
+def interrupted(parameters=PARAMETERS):
+    """The checkpoint of a run of ``fine`` that was interrupted after its first epoch."""
+    with suppress(KeyboardInterrupt), kept(parameters=parameters) as path:
+        Checkpoint(path / "seed0.safetensors", 1).save([[0]])
         raise KeyboardInterrupt
-    return found / "seed0.safetensors"
+    return path / "seed0.safetensors"
 
 
-def test_they_stay_when_a_run_is_stopped_and_go_when_it_ends_whatever_they_depended_on(here):
-    others, own = leave(parameters={}), leave()
-    with kept("fast"), kept() as found:
-        assert own == found / "seed0.safetensors"
+def test_checkpoints_outlive_an_interruption_until_a_run_ends(here):
+    others, own = interrupted(parameters={}), interrupted()
+    with kept("fast"), kept() as path:
+        assert own == path / "seed0.safetensors"
         assert own.exists()
         assert others.exists()
     assert not Path(".checkpoints/fine").exists()
 
 
-def test_those_of_another_configuration_stay(here):
-    own = leave()
+def test_checkpoints_of_another_configuration_stay(here):
+    own = interrupted()
     with kept("fast"):
         pass
     assert own.exists()
 
 
-def test_two_processes_do_not_train_the_same_configuration_at_once(here):
+def test_two_processes_cannot_train_the_same_configuration(here):
     with kept():
         with pytest.raises(UserError, match=r"^another process is training fine here; let it finish"), kept():
             pass

@@ -25,7 +25,7 @@ def package(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "names"),
     [
         ("import os\nx = 1\n", set()),
         ("from cifar2 import c\n", {"__init__", "c"}),
@@ -39,26 +39,26 @@ def package(tmp_path, monkeypatch):
         ("from cifar2 import nothing_of_this_name\n", {"__init__"}),
     ],
 )
-def test_it_finds_what_runs_and_nothing_else(package, tmp_path, text, found):
+def test_modules_are_those_that_a_script_imports(package, tmp_path, text, names):
     script = tmp_path / "script.py"
     script.write_text(text)
-    assert fingerprint.modules(script) == {package / f"{name}.py" for name in found}
+    assert fingerprint.modules(script) == {package / f"{name}.py" for name in names}
 
 
-def test_no_module_of_the_package_imports_relatively():
-    """Which the walk does not follow."""
+def test_no_module_imports_relatively():
+    """The walk does not follow such imports."""
     for path in fingerprint.PACKAGE.rglob("*.py"):
         assert "from ." not in path.read_text()
 
 
-def test_a_room_has_no_code_of_its_own():
+def test_init_file_of_a_room_has_no_code():
     """The walk leaves it out."""
     for path in fingerprint.PACKAGE.glob("*/__init__.py"):
         (docstring,) = ast.parse(path.read_text()).body
         assert isinstance(docstring, ast.Expr)
 
 
-def test_the_projects_own_loop_is_followed_to_its_end():
+def test_modules_of_a_trial_include_all_that_it_runs():
     names = {path.stem for path in fingerprint.modules(Path(fingerprint.PACKAGE, "sweep/trial.py"))}
     assert {"loop", "inplace", "schedule", "transfer", "errors"} <= names
     assert not {"figures", "page", "cifar10", "space"} & names

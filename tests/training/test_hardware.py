@@ -3,9 +3,10 @@ import os
 import pytest
 import torch
 
+from cifar2.dataset.examples import examples
 from cifar2.errors import UserError
 from cifar2.training import hardware, loop
-from tests.training.test_loop import CONFIGURATION, CONVOLUTIONAL, NORMALISE, SETTINGS, SPLIT, build
+from tests.training.conftest import EACH_MODEL, NORMALISE, SETTINGS, SPLIT, build
 
 CPU = torch.device("cpu")
 
@@ -22,12 +23,12 @@ def set_devices(monkeypatch, cuda, mps):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
 
-def test_cpu_is_always_here():
+def test_cpu_is_always_available():
     assert hardware.device("cpu") == CPU
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_a_device_that_is_not_here_is_named(monkeypatch, name):
+def test_missing_device_is_named(monkeypatch, name):
     set_devices(monkeypatch, False, False)
     with pytest.raises(UserError, match=f"train.device is {name}, which PyTorch does not find"):
         hardware.device(name)
@@ -37,25 +38,25 @@ def test_a_device_that_is_not_here_is_named(monkeypatch, name):
     ("cuda", "mps", "chosen"),
     [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
 )
-def test_auto_is_a_gpu_where_there_is_one(monkeypatch, cuda, mps, chosen):
+def test_auto_is_a_gpu_if_there_is_one(monkeypatch, cuda, mps, chosen):
     set_devices(monkeypatch, cuda, mps)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on: None)
     assert hardware.device("auto").type == chosen
 
 
-def test_a_gpu_is_deterministic_and_without_tf32(monkeypatch):
+def test_gpu_is_deterministic_and_without_tf32(monkeypatch):
     set_devices(monkeypatch, True, False)
-    asked = []
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    calls = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", calls.append)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     torch.backends.cuda.matmul.allow_tf32 = True
     hardware.device("cuda")
-    assert asked == [True]
+    assert calls == [True]
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
-def test_convolutions_get_their_threads_and_an_instruction_set_that_every_processor_has(monkeypatch):
+def test_convolutions_get_their_threads_and_instruction_set(monkeypatch):
     threads = torch.get_num_threads()
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "")
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
@@ -65,40 +66,40 @@ def test_convolutions_get_their_threads_and_an_instruction_set_that_every_proces
     torch.set_num_threads(threads)
 
 
-def test_an_instruction_set_that_the_user_has_chosen_stays(monkeypatch):
+def test_instruction_set_chosen_by_the_user_stays(monkeypatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     hardware.fix_convolutions(torch.get_num_threads())
     assert os.environ["ONEDNN_MAX_CPU_ISA"] == "SSE41"
 
 
 @pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16"])
-def test_bfloat16_is_taken_where_the_processor_multiplies_it(monkeypatch, capsys, capability):
+def test_bfloat16_is_used_on_a_processor_with_its_products(monkeypatch, capsys, capability):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
     assert hardware.product_dtype("bfloat16", CPU) == torch.bfloat16
     assert capsys.readouterr().err == ""
 
 
-def test_elsewhere_bfloat16_warns_once_and_is_float32(monkeypatch, capsys):
+def test_bfloat16_elsewhere_warns_once_and_is_float32(monkeypatch, capsys):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "avx2": True})
     assert hardware.product_dtype("bfloat16", CPU) == torch.float32
     assert hardware.product_dtype("bfloat16", CPU) == torch.float32
     assert capsys.readouterr().err == "warning: this cpu has no bfloat16 products; training in float32\n"
 
 
-def test_float32_asks_no_questions(monkeypatch, capsys):
+def test_float32_needs_no_capabilities(monkeypatch, capsys):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
     assert hardware.product_dtype("float32", CPU) == torch.float32
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-@pytest.mark.parametrize("configuration", [CONFIGURATION, CONVOLUTIONAL], ids=["mlp", "cnn"])
-def test_a_gpu_trains_as_the_cpu_does_to_rounding(configuration):
+@EACH_MODEL
+def test_training_on_a_gpu_matches_the_cpu_to_rounding(model):
     networks = []
     for device in (CPU, hardware.device("cuda")):
-        network = build(configuration).to(device)
-        data = loop.examples(SPLIT, NORMALISE.mean, NORMALISE.std, device)
-        list(loop.train(network, data, data, configuration, SETTINGS, seed=0))
+        network = build(model).to(device)
+        data = examples(SPLIT, NORMALISE.mean, NORMALISE.std, device)
+        list(loop.train(network, data, data, model, SETTINGS, seed=0))
         networks.append(network.cpu())
     for p, q in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -14,13 +15,13 @@ import pytest
 import yaml
 
 from cifar2.training import progress
-from cifar2.training.loop import Epoch, Resumed
 from cifar2.training.progress import Progress
+from cifar2.training.record import Epoch, Resumed
 from tests.clone import ROOT
 
 EPOCH = Epoch(0, 3, 0.51234, 0.75, 0.6, 0.7)
 
-# A training run that logs one epoch, then waits.  A stub replaces DVCLive, whose import takes seconds.
+# A training run that logs one epoch, then waits.  A stub replaces DVCLive: its import takes seconds.
 RUN = """
 import sys, threading
 from contextlib import redirect_stdout
@@ -60,7 +61,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_log_gets_one_plain_line_an_epoch_with_the_time_left(capsys):
+def test_log_has_a_plain_line_for_each_epoch_with_the_time_left(capsys):
     with Progress("fine", 2) as progress:
         progress.show(EPOCH)
         progress.show(EPOCH._replace(val_loss=None, val_accuracy=None))
@@ -71,7 +72,7 @@ def test_a_log_gets_one_plain_line_an_epoch_with_the_time_left(capsys):
     assert second == "fine seed 0 epoch 3: train acc 0.7500 loss 0.5123, 00:00 left"
 
 
-def test_a_terminal_gets_a_bar(monkeypatch, capsys):
+def test_terminal_has_a_bar(monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with Progress("fine", 2) as progress:
@@ -91,7 +92,7 @@ def test_a_terminal_gets_a_bar(monkeypatch, capsys):
         (60, "without_label_smoothing", "1/360, 00:00 left, val acc 0.7000"),
     ],
 )
-def test_the_accuracy_is_seen_on_a_narrow_terminal(terminal, monkeypatch, columns, name, shown):
+def test_narrow_terminal_shows_the_accuracy(terminal, monkeypatch, columns, name, shown):
     monkeypatch.setattr(progress.time, "monotonic", lambda: 0)
     lines = terminal(columns)
     with Progress(name, 360) as bar:
@@ -103,7 +104,7 @@ def test_the_accuracy_is_seen_on_a_narrow_terminal(terminal, monkeypatch, column
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until it is told to go on."""
+    """A clock that stands still until a test moves it."""
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(Progress, "_log", lambda *_: now.append(now.pop() + 40))  # as slow as an import
@@ -120,7 +121,7 @@ def left(capsys):
     return [line.split(", ")[-1] for line in capsys.readouterr().out.splitlines()]
 
 
-def test_the_time_left_is_that_of_a_mean_epoch_after_the_first(capsys, clock):
+def test_time_left_is_the_mean_of_all_epochs_but_the_first(capsys, clock):
     with Progress("fine", 11) as bar:
         show(bar, clock, [5, 1, 3, 2])
     assert left(capsys) == ["00:50 left", "00:09 left", "00:16 left", "00:14 left"]
@@ -134,7 +135,7 @@ def test_resumed_epochs_are_counted_and_not_shown(capsys, clock):
     assert left(capsys) == ["00:16 left", "00:06 left"]
 
 
-def test_metrics_and_curves_can_be_followed_by_dvc_while_a_run_goes_on():
+def test_dvc_finds_metrics_and_curves_during_a_run():
     with Progress("final fine", 3) as progress:
         for seed, epoch in ((0, 1), (0, 2), (1, 1)):
             progress.show(EPOCH._replace(seed=seed, epoch=epoch, val_loss=epoch / 10))
@@ -148,7 +149,7 @@ def test_metrics_and_curves_can_be_followed_by_dvc_while_a_run_goes_on():
         assert curve == ["step\tseed0", "1\t0.1", "2\t0.2"]
 
 
-def test_the_pipelines_own_dvc_yaml_and_lock_stay_as_they_are():
+def test_dvc_yaml_and_lock_of_the_pipeline_stay_as_they_are():
     subprocess.run(["dvc", "init", "--quiet", "--no-scm"], check=True)
     Path("dvc.yaml").write_text("stages: {}\n")
     with Progress("fine", 1) as progress:
@@ -157,26 +158,19 @@ def test_the_pipelines_own_dvc_yaml_and_lock_stay_as_they_are():
     assert {p.name for p in Path().iterdir()} == {".dvc", ".dvcignore", "dvc.yaml"}
 
 
-@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt, None])
-def test_nothing_of_that_is_left_however_the_run_ends(stop):
-    def run():
-        with Progress("fine", 2) as progress:
-            progress.show(EPOCH)
-            if stop:
-                raise stop
-
-    if stop:
-        with pytest.raises(stop):
-            run()
-    else:
-        run()
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, None])
+def test_live_curves_are_removed_at_the_end_of_a_run(error):
+    with pytest.raises(error) if error else nullcontext(), Progress("fine", 2) as progress:
+        progress.show(EPOCH)
+        if error:
+            raise error
     assert not list(Path().iterdir())
     assert not psutil.Process().children()
 
 
 @pytest.fixture
 def start(request):
-    """Start a training run in a process group of its own; it prints a line when its curves can be followed."""
+    """Start a training run in its own process group; it prints a line when its curves are on disk."""
 
     def run(name):
         command = [sys.executable, "-c", RUN, str(ROOT), name]
@@ -218,7 +212,7 @@ def ended(process):
 
 
 @pytest.mark.parametrize("end", [kill, kill_group, interrupt_group_and_kill])
-def test_a_killed_run_leaves_nothing_behind(start, end):
+def test_killed_run_leaves_nothing_behind(start, end):
     process = start("fine")
     assert process.stdout.readline() == "live\n"
     assert Path("dvclive/fine/metrics.json").exists()
@@ -226,7 +220,7 @@ def test_a_killed_run_leaves_nothing_behind(start, end):
     wait_until(lambda: not list(Path().iterdir()))
 
 
-def test_a_killed_run_does_not_remove_the_curves_of_others(start):
+def test_killed_run_does_not_remove_the_curves_of_others(start):
     killed, alive = start("fine"), start("fast")
     assert killed.stdout.readline() == alive.stdout.readline() == "live\n"
     kill(killed)
@@ -237,20 +231,20 @@ def test_a_killed_run_does_not_remove_the_curves_of_others(start):
     assert Path("dvclive/fast/metrics.json").exists()
 
 
-def test_a_run_removes_what_a_power_cut_left(start):
+def test_run_removes_what_a_power_cut_left(start):
     process = start("fine")
     assert process.stdout.readline() == "live\n"
-    for part in [*psutil.Process(process.pid).children(), process]:
-        part.kill()
+    for member in [*psutil.Process(process.pid).children(), process]:
+        member.kill()
     process.wait()
     assert Path("dvclive/fine").exists()
-    Path("dvclive/plots").mkdir()  # of the user's own DVCLive
+    Path("dvclive/plots").mkdir()  # the user's own DVCLive
     with Progress("fast", 1) as progress:
         progress.show(EPOCH)
         assert {path.name for path in Path("dvclive").iterdir()} == {"fast", "plots"}
 
 
-def test_a_killed_run_does_not_remove_the_curves_of_the_next(start):
+def test_killed_run_does_not_remove_the_curves_of_the_next(start):
     process = start("fine")
     assert process.stdout.readline() == "live\n"
     (remover,) = psutil.Process(process.pid).children()
@@ -265,7 +259,7 @@ def test_a_killed_run_does_not_remove_the_curves_of_the_next(start):
     assert Path("dvclive/fine/metrics.json").exists()
 
 
-def test_half_written_files_are_ignored_by_git_and_dvc():
+def test_partial_files_are_ignored_by_git_and_dvc():
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, name)
     subprocess.run(["git", "init", "--quiet"], check=True)
