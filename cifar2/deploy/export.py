@@ -27,9 +27,8 @@ class ImageClassifier(nn.Module):
     def __init__(self, card: classifier.Card, network: nn.Module) -> None:
         super().__init__()
         self.card = card
-        self.backbone = (
-            transfer.feature_extractor(card.features.backbone, card.features.image_size) if card.features else None
-        )
+        features = card.features
+        self.backbone = transfer.feature_extractor(features.backbone, features.image_size) if features else None
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ SIGNIFICANT_DIGITS = 6
 def point(space: Mapping[str, Range], seed: int, number: int) -> dict[str, Any]:
     """The value of each parameter of ``space`` at point ``number``, from 0.
 
-    All combinations of the grids are visited in turn, the last grid fastest, then again from the first; all other values
-    are random.
+    All combinations of the grids are visited in turn, the last grid fastest, then again from the first.  All other
+    values are random.
     """
     grids = {name: values.grid for name, values in space.items() if values.grid}
     cells = list(itertools.product(*grids.values()))

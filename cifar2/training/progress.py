@@ -28,9 +28,9 @@ REMOVE = 'trap "" HUP INT TERM; read -r _; rm -rf -- "$0"; rmdir -- "$1"'
 class Progress:
     """The progress of the training runs of one configuration.
 
-    While it is open, ``dvclive/NAME`` has the curves (https://dvc.org/doc/dvclive) for `dvc exp show` and DVC's extension
-    for VS Code.  The folder is removed when the process ends, even if it is killed.  After a power cut, the next run
-    removes it.
+    While it is open, ``dvclive/NAME`` has the curves (https://dvc.org/doc/dvclive) for `dvc exp show` and DVC's
+    extension for VS Code.  The folder is removed when the process ends, even if it is killed.  After a power cut, the
+    next run removes it.
 
     Args:
         name: name of the configuration.
