@@ -18,8 +18,8 @@ from cifar2.mynet import MyNet, backpropagation, gradients
 
 # The error of a central difference is about step^2 from curvature plus 1e-16 / step from rounding.  This step is
 # smaller than the best one for smooth functions, so that its two evaluations rarely lie on different sides of a ReLU's
-# kink.  If they do, there is no slope to compare: ``check`` draws another network, ``check_directions`` leaves the image
-# out.  An even smaller step would only trade the kink for rounding.
+# kink.  If they do, there is no slope to compare: ``check`` draws another network, ``check_directions`` leaves the
+# image out.  An even smaller step would only trade the kink for rounding.
 STEP = 1e-6
 
 # About one small network in a thousand has to be replaced.

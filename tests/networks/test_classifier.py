@@ -69,7 +69,7 @@ def test_networks_are_built_as_the_card_says():
     assert (mlp.output_activation, mlp.dropout) == ("identity", 0.5)
     assert isinstance(cnn, Cnn)
     assert cnn.classifier.in_features == 8
-    assert (fine_tuned.image_size, len(fine_tuned.learning), fine_tuned.dropout.p) == (32, 2, 0.5)
+    assert (fine_tuned.image_size, len(fine_tuned.trainable), fine_tuned.dropout.p) == (32, 2, 0.5)
     assert (linear.L, linear.n_l, linear.output_activation) == (1, (N_FEATURES, 2), "identity")
 
 

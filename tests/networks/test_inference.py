@@ -25,7 +25,7 @@ def test_inputs_are_images_normalised_as_the_card_says():
 def test_inputs_are_features_extracted_as_the_card_says():
     extractor = Features(backbone="efficientnet_lite0", image_size=32, flip_average=True)
     features = inference.inputs(CARD.model_copy(update={"features": extractor}), IMAGES)
-    assert torch.equal(features, transfer.features(IMAGES, "efficientnet_lite0", 32, flip_average=True))
+    assert torch.equal(features, transfer.extract_features(IMAGES, "efficientnet_lite0", 32, flip_average=True))
 
 
 def test_logits_of_several_batches_match_those_of_one(model):

@@ -139,7 +139,7 @@ def test_images_are_enlarged_to_the_given_size(small_backbone):
 
 
 def test_features_are_the_backbones_of_normalised_images():
-    features = transfer.features(IMAGES, LITE0, 32, flip_average=False)
+    features = transfer.extract_features(IMAGES, LITE0, 32, flip_average=False)
     with torch.no_grad():
         expected = network(0, LITE0).eval().features(X)
     assert features.shape == (20, 1280)
@@ -171,7 +171,7 @@ def test_folding_normalisations_into_convolutions_is_exact():
 
 def test_flip_average_is_the_mean_over_mirror_images():
     plain, mirrored, averaged = (
-        transfer.features(images, LITE0, 32, flip_average)
+        transfer.extract_features(images, LITE0, 32, flip_average)
         for images, flip_average in ((IMAGES, False), (IMAGES.flip(-1), False), (IMAGES, True))
     )
     assert not torch.equal(plain, mirrored)
@@ -179,12 +179,12 @@ def test_flip_average_is_the_mean_over_mirror_images():
 
 
 def test_features_of_a_batch_match_those_of_all_images():
-    frozen = transfer.frozen(LITE0, 32)
+    frozen = transfer.feature_extractor(LITE0, 32)
     assert not frozen.training
     for flip_average in (False, True):
         with torch.no_grad():
-            features = transfer.look(frozen, X[:4], flip_average)
-        expected = transfer.features(IMAGES, LITE0, 32, flip_average)[:4]
+            features = transfer.features_of(frozen, X[:4], flip_average)
+        expected = transfer.extract_features(IMAGES, LITE0, 32, flip_average)[:4]
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
 
 

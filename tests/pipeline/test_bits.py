@@ -60,7 +60,7 @@ def bits():
         network.eval()
         answers = classifier.logits(network, val.x, configuration.flip_average)
         found[name] = [digest(*network.state_dict().values()), digest(answers), curve]
-    found["features"] = digest(transfer.features(splits[0].images, **everything.features.model_dump()))
+    found["features"] = digest(transfer.extract_features(splits[0].images, **everything.features.model_dump()))
     return found
 
 

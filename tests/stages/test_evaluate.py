@@ -29,7 +29,7 @@ def metrics(name, root=""):
 def logits(network, card, split):
     """What a network makes of the pictures, worked out anew."""
     if card.features:
-        x = transfer.features(split.images, "efficientnet_lite0", 32, flip_average=False)
+        x = transfer.extract_features(split.images, "efficientnet_lite0", 32, flip_average=False)
     else:
         x = splits.normalise(split.images, [0.5] * 3, [0.5] * 3)
     with torch.no_grad():

@@ -22,7 +22,7 @@ def test_each_picture_has_the_features_that_the_backbone_makes_of_it(project, ru
     run_stage("features.py")
     prepared, found = splits("prepared"), splits("features")
     for name in PARTS:
-        wanted = transfer.features(prepared[name].images, "efficientnet_lite0", 32, flip_average)
+        wanted = transfer.extract_features(prepared[name].images, "efficientnet_lite0", 32, flip_average)
         assert torch.equal(found[name].images, wanted)
         assert torch.equal(found[name].labels, prepared[name].labels)
         assert torch.equal(found[name].index, prepared[name].index)
@@ -36,7 +36,7 @@ def test_the_size_of_the_pictures_is_that_of_params(project, run_stage):
     project.params["features"]["image_size"] = 48
     project.write_params()
     run_stage("features.py")
-    wanted = transfer.features(splits("prepared")["val"].images, "efficientnet_lite0", 48, flip_average=False)
+    wanted = transfer.extract_features(splits("prepared")["val"].images, "efficientnet_lite0", 48, flip_average=False)
     assert torch.equal(splits("features")["val"].images, wanted)
 
 
