@@ -19,8 +19,8 @@ from cifar2.evaluation.metrics import (
     misclassified,
     roc,
 )
+from cifar2.figures import canvas as figures
 from cifar2.networks import classifier, inference
-from cifar2.report import figures
 from cifar2.training import hardware
 
 # isort: split

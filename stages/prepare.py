@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout,
 from cifar2 import errors, files, params
 from cifar2.dataset import cifar10, near_duplicates, splits
 from cifar2.dataset.examples import normalise
-from cifar2.report import figures
+from cifar2.figures import canvas as figures
 
 # isort: split
 import torch

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.deploy import model_card
+from cifar2.figures import canvas as figures
 from cifar2.networks import classifier
-from cifar2.report import charts, figures, page
+from cifar2.report import charts, page
 
 # isort: split
 import altair as alt

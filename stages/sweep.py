@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.dataset import splits as dataset
-from cifar2.report import figures
+from cifar2.figures import canvas as figures
 from cifar2.sweep import space, trial
 from cifar2.training.fingerprint import fingerprint
 

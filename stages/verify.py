@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout,
 from cifar2 import errors, files, gradcheck, params, sgdcheck
 from cifar2.dataset import splits
 from cifar2.dataset.examples import Examples, examples
+from cifar2.figures import canvas as figures
 from cifar2.mynet import MyNet
-from cifar2.report import figures
 
 # isort: split
 import torch

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cifar2 import errors, files
 from cifar2.dataset import splits
-from cifar2.report import figures
+from cifar2.figures import canvas as figures
 
 N = 3
 

@@ -1,1 +1,1 @@
-"""The figures, and the page that shows a whole run."""
+"""The page that shows a whole run, and its charts."""

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from cifar2 import files
-from cifar2.report import figures
+from cifar2.figures import canvas as figures
 
 TEMPLATE = Path(__file__).with_name("page.html")
 

@@ -10,7 +10,7 @@ import pytest
 from dvc import analytics
 
 from cifar2 import files
-from cifar2.report import figures
+from cifar2.figures import canvas as figures
 from tests.clone import ROOT, run
 from tests.conftest import random_split
 
@@ -70,7 +70,7 @@ def python(*arguments):
 
 
 def test_importing_the_libraries_leaves_the_home_empty(home):
-    done = python("-c", IN_ROOT + "import cifar2.figures, onnxruntime", ROOT)
+    done = python("-c", IN_ROOT + "import cifar2.figures.canvas, onnxruntime", ROOT)
     assert written(home) == []
     assert done.stderr == "", "no warning"
 

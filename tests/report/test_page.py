@@ -13,7 +13,8 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from cifar2.errors import UserError
-from cifar2.report import charts, figures
+from cifar2.figures import canvas as figures
+from cifar2.report import charts
 from cifar2.report import page as report
 from tests.conftest import random_split
 

@@ -15,8 +15,8 @@ from PIL import Image
 from cifar2 import params
 from cifar2.dataset import cifar10, splits
 from cifar2.evaluation import selection
+from cifar2.figures import canvas as figures
 from cifar2.gradcheck import Case, Errors
-from cifar2.report import figures
 from tests.conftest import ROOT, random_split
 
 MATRIX = [[862, 138], [175, 825]]
@@ -39,7 +39,7 @@ def test_the_backend_of_a_notebook_does_not_matter(monkeypatch):
     """A child process, since matplotlib reads the variable once."""
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     subprocess.run(
-        [sys.executable, "-c", "from cifar2 import figures; figures.Figure().subplots()"], cwd=ROOT, check=True
+        [sys.executable, "-c", "from cifar2.figures import canvas; canvas.Figure().subplots()"], cwd=ROOT, check=True
     )
 
 
