@@ -6,7 +6,7 @@ No other stage trains or selects anything on the test set.
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
@@ -19,15 +19,13 @@ from cifar2.evaluation.metrics import (
     misclassified,
     roc,
 )
-from cifar2.figures import canvas as figures
+from cifar2.figures import canvas
+from cifar2.figures import evaluate as figures
 from cifar2.networks import classifier, inference
 from cifar2.training import hardware
 
 # isort: split
 import torch
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PREPARED = Path("data/prepared")
 # Misclassified images in the figure.
@@ -71,8 +69,8 @@ def main() -> None:
     files.write_csv(metrics / f"{name}_roc.csv", ("class", "false_positive_rate", "true_positive_rate"), rates)
     files.write_csv(metrics / f"{name}_calibration.csv", Bin._fields, calibration(probabilities, test.labels))
     matrix, title = subsets[0]["confusion_matrix"], f"{name}: {len(test.labels):,} test images"
-    figures.write(plots / f"confusion_{name}.png", figures.confusion(matrix, test.classes, title))
-    figures.write(plots / f"mistakes_{name}.png", gallery(name, test, probabilities, wrong[:N_IMAGES]))
+    canvas.write(plots / f"confusion_{name}.png", figures.confusion(matrix, test.classes, title))
+    canvas.write(plots / f"mistakes_{name}.png", gallery(name, test, probabilities, wrong[:N_IMAGES]))
     files.write_json(
         metrics / f"{name}.json",
         {
@@ -101,14 +99,14 @@ def measure(logits: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...]
     return scores | {f"seeds_{key}": value for key, value in over_seeds.items()}
 
 
-def gallery(name: str, test: splits.Split, probabilities: torch.Tensor, chosen: torch.Tensor) -> "Figure":
+def gallery(name: str, test: splits.Split, probabilities: torch.Tensor, chosen: torch.Tensor) -> canvas.Figure:
     """The chosen test images with their true and predicted class."""
     captions = [
         f"{test.classes[test.labels[i]]}, taken for\n{test.classes[probabilities[i].argmax()]} "
         f"({probabilities[i].max():.2%})"
         for i in chosen
     ]
-    return figures.mistakes(test.x[chosen], captions, f"{name}: the most confident mistakes on the test images")
+    return figures.misclassified(test.x[chosen], captions, f"{name}: the most confident mistakes on the test images")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,16 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.dataset import cifar10, near_duplicates, splits
 from cifar2.dataset.examples import normalise
-from cifar2.figures import canvas as figures
+from cifar2.figures import canvas
+from cifar2.figures import prepare as figures
 
 # isort: split
 import torch
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PREPARED, FIGURES = Path("data/prepared"), Path("metrics/figures")
 # Pairs in the figure of near-duplicates.
@@ -44,9 +41,9 @@ def main() -> None:
             for i, j, mirrored, similarity in zip(*pairs, strict=True)
         ],
     )
-    figures.write(FIGURES / "near_duplicates.png", near_duplicates_figure(test, seen, pairs))
-    figures.write(FIGURES / "samples.png", figures.samples(train.x, normalised, train.labels, train.classes))
-    figures.write(FIGURES / "class_distribution.png", figures.class_distribution(counts))
+    canvas.write(FIGURES / "near_duplicates.png", near_duplicates_figure(test, seen, pairs))
+    canvas.write(FIGURES / "samples.png", figures.samples(train.x, normalised, train.labels, train.classes))
+    canvas.write(FIGURES / "class_distribution.png", figures.class_distribution(counts))
     files.write_json(
         Path("metrics/prepare.json"),
         {
@@ -87,7 +84,7 @@ def count(name: str, split: splits.Split) -> dict[str, int]:
     return counts
 
 
-def near_duplicates_figure(test: splits.Split, seen: splits.Split, pairs: near_duplicates.Pairs) -> "Figure":
+def near_duplicates_figure(test: splits.Split, seen: splits.Split, pairs: near_duplicates.Pairs) -> canvas.Figure:
     """The near-duplicates side by side; the least similar ones if there are too many."""
     title = f"{len(pairs.test)} of {len(test.labels):,} test images (left), with a near-duplicate in the training part"
     if len(pairs.test) > N_PAIRS:

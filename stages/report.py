@@ -3,20 +3,18 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.deploy import model_card
-from cifar2.figures import canvas as figures
+from cifar2.figures import canvas
+from cifar2.figures import report as figures
 from cifar2.networks import classifier
 from cifar2.report import charts, page
 
 # isort: split
 import altair as alt
-
-if TYPE_CHECKING:  # matplotlib itself is imported by cifar2.figures, without the home directory
-    from matplotlib.figure import Figure
 
 METRICS, FIGURES = Path("metrics"), Path("metrics/figures")
 # The best of the report that this began as, and its classes: one run, without an interval.
@@ -77,7 +75,7 @@ def main() -> None:
         "calibration": charts.calibration(rows(METRICS / "evaluate/final_calibration.csv")),
     }
     # Everything is read: what is written now is written whole.
-    figures.write(FIGURES / "first_layer.png", units)
+    canvas.write(FIGURES / "first_layer.png", units)
     facts["pictures"]["first_layer"] = page.picture(FIGURES / "first_layer.png")
     files.write(METRICS / "report.html", page.render(facts, drawn))
 
@@ -86,7 +84,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return files.read_csv(path, TEXT)
 
 
-def first_layer() -> "Figure":
+def first_layer() -> canvas.Figure:
     """The units of MyNet with the largest weights."""
     card, networks, _ = classifier.load(Path("data/models/mlp.safetensors"))
     weights = next(next(iter(networks.values())).parameters()).detach()

@@ -10,7 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.evaluation import selection
-from cifar2.figures import canvas as figures
+from cifar2.figures import canvas
+from cifar2.figures import select_model as figures
 
 COLUMNS = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "train_accuracy", "gap")
 
@@ -49,7 +50,7 @@ def main() -> None:
             for row in ranked
         ],
     )
-    figures.write(root / "metrics/figures/ranking.png", figures.ranking(ranked, families, len(settings.train.seeds)))
+    canvas.write(root / "metrics/figures/ranking.png", figures.ranking(ranked, families, len(settings.train.seeds)))
     files.write_json(
         root / "metrics/select.json",
         {

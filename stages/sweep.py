@@ -13,7 +13,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.dataset import splits as dataset
-from cifar2.figures import canvas as figures
+from cifar2.figures import canvas
+from cifar2.figures import sweep as figures
 from cifar2.sweep import space, trial
 from cifar2.training.fingerprint import fingerprint
 
@@ -67,8 +68,8 @@ def main() -> None:
         raise errors.UserError("every trial diverged; lower sweep.space.lr in params.yaml")
     table = [(rank, *row.values()) for rank, row in enumerate(rows, 1)]
     files.write_csv(Path("metrics/sweep.csv"), ("rank", *rows[0]), table)
-    figures.write(Path("metrics/figures/sweep.png"), figures.trials(measured, settings.space))
-    figures.write(Path("metrics/figures/sweep_by_parameter.png"), figures.by_parameter(measured, settings.space))
+    canvas.write(Path("metrics/figures/sweep.png"), figures.trials(measured, settings.space))
+    canvas.write(Path("metrics/figures/sweep_by_parameter.png"), figures.by_parameter(measured, settings.space))
 
 
 def _accuracy(key: str) -> float:

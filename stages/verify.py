@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout,
 from cifar2 import errors, files, gradcheck, params, sgdcheck
 from cifar2.dataset import splits
 from cifar2.dataset.examples import Examples, examples
-from cifar2.figures import canvas as figures
+from cifar2.figures import canvas
+from cifar2.figures import verify as figures
 from cifar2.mynet import MyNet
 
 # isort: split
@@ -69,7 +70,7 @@ def main() -> None:
     passed = list(dict.fromkeys(check.name for check in checks))
 
     # Numbers and figure are written also if a check failed: they show where.
-    figures.write(Path("metrics/figures/gradient_errors.png"), figures.gradient_errors(cases, tolerances))
+    canvas.write(Path("metrics/figures/gradient_errors.png"), figures.gradient_errors(cases, tolerances))
     files.write_json(
         Path("metrics/verify.json"),
         {

@@ -6,9 +6,10 @@ A file is named after its image's class.
 import argparse
 from pathlib import Path
 
-from cifar2 import errors, files
+from PIL import Image
+
+from cifar2 import errors
 from cifar2.dataset import splits
-from cifar2.figures import canvas as figures
 
 N = 3
 
@@ -23,8 +24,9 @@ def main() -> None:
         for label, name in enumerate(val.classes)
         for number, image in enumerate(val.x[val.labels == label][:N], start=1)
     }
+    folder.mkdir(parents=True, exist_ok=True)
     for path, image in images.items():
-        files.write(path, figures.png(image))
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
     print(*images)
 
 

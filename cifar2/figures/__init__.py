@@ -1,1 +1,1 @@
-"""The figures, one module a stage."""
+"""The PNG figures, one module per stage."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from cifar2.figures.canvas import BLUE, GREEN, GREY, ORANGE
+from cifar2.figures.colours import BLUE, GREEN, GREY, ORANGE
 
 Rows = Sequence[Mapping[str, Any]]
 # Okabe and Ito's palette; with more configurations than colours the dashes tell them apart.

@@ -1,6 +1,7 @@
 """The report: one page with everything that a run found, that needs no network and no other file."""
 
 import base64
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,10 @@ import torch
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 from torch import Tensor
 
 from cifar2 import files
-from cifar2.figures import canvas as figures
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -122,7 +123,14 @@ def picture(path: Path) -> str:
 
 def thumbnails(images: Tensor) -> list[str]:
     """Pictures, uint8, N x 3 x 32 x 32, as such addresses."""
-    return [_address(figures.png(image)) for image in images]
+    return [_address(_png(image)) for image in images]
+
+
+def _png(image: Tensor) -> bytes:
+    """A uint8 image, 3 x H x W, as the content of a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(content, format="png")
+    return content.getvalue()
 
 
 def _address(png: bytes) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from cifar2.dataset import cifar10
 from cifar2.dataset import splits as dataset
-from cifar2.figures import canvas as figures
+from cifar2.figures import prepare as figures
 
 RNG = np.random.default_rng(0)
 DATA = cifar10.Cifar10(

@@ -11,7 +11,7 @@ import yaml
 from cifar2 import files
 from cifar2.dataset import splits
 from cifar2.deploy import model_card
-from cifar2.figures import canvas as figures
+from cifar2.figures import report as figures
 from cifar2.networks import classifier
 from cifar2.report import page as report
 from tests.conftest import ROOT, SIZES, random_split

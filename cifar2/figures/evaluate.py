@@ -1,0 +1,40 @@
+"""Test results: the confusion matrix and the misclassified images."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from cifar2.figures.canvas import Figure
+
+
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
+    """A confusion matrix; each cell shows its count and its fraction of the true class."""
+    size = max(4.2, 0.9 * len(classes) + 1.5)
+    figure = Figure((size + 0.6, size), layout="constrained")
+    axes = figure.subplots()
+    fractions = [[n / max(1, sum(row)) for n in row] for row in matrix]
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(matrix):
+        for j, n in enumerate(row):
+            colour = "white" if fractions[i][j] > 0.5 else "black"
+            axes.text(j, i, f"{n:,}\n{fractions[i][j]:.1%}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) < 5 else 90)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def misclassified(images: Tensor, captions: Sequence[str], title: str) -> Figure:
+    """A gallery of uint8 images, N x 3 x 32 x 32, each under its caption."""
+    columns = 6
+    rows = max(1, -(-len(captions) // columns))
+    figure = Figure((9.6, 0.6 + 2.05 * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
+        axes.imshow(image.permute(1, 2, 0).numpy())
+        axes.set_title(caption, fontsize=9)
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from cifar2.figures import evaluate
+from tests.conftest import random_split
+from tests.figures.test_canvas import texts
+
+
+def test_the_confusion_matrix_shows_counts_and_fractions():
+    shown = texts(evaluate.confusion([[862, 138], [175, 825]], ("airplane", "bird"), "2,000 test images"))
+    for text in ("862\n86.2%", "175\n17.5%", "2,000 test images", "predicted", "true"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_the_gallery_shows_each_image_under_its_caption(n):
+    figure = evaluate.misclassified(random_split(8, 0).images[:n], [f"image {i}" for i in range(n)], "title")
+    assert sum(bool(axes.images) for axes in figure.axes) == n
+    assert all(f"image {i}" in texts(figure) for i in range(n))
+
+
+def test_images_are_drawn_with_channels_last():
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    image[0, 0] = 200
+    (axes,) = [a for a in evaluate.misclassified(image, ["red"], "title").axes if a.images]
+    assert axes.images[0].get_array()[5, 5].tolist() == [200, 0, 0]
