@@ -36,10 +36,6 @@ def main() -> None:
     ranking, curves = rows(METRICS / "ranking.csv"), rows(METRICS / "curves.csv")
     five = [row for row in ranking if row["family"] == "mlp"]
     best = max(five, key=lambda row: float(row["val_accuracy"]))
-    tolerances = {
-        "autograd": settings.verify.autograd_tolerance,
-        "finite_difference": settings.verify.finite_difference_tolerance,
-    }
     tensors, about = files.read_tensors(Path("data/evaluated/final.safetensors"))
     units = first_layer()
     facts: dict[str, Any] = {
@@ -48,7 +44,7 @@ def main() -> None:
         "prepare": prepare,
         "verify": verify,
         "select": select,
-        "n_sgd_steps": settings.verify.sgd_steps,
+        "checks": settings.verify,
         "final": final,
         "families": families,
         "mlp": families["mlp"],
@@ -64,13 +60,10 @@ def main() -> None:
         "pictures": {name: page.picture(FIGURES / f"{name}.png") for name in ("samples", "near_duplicates")},
     }
     drawn: dict[str, alt.Chart | alt.LayerChart] = {
-        "classes": charts.class_balance(prepare["class_counts"]),
-        "gradients": charts.gradient_errors(verify["by_layer"], tolerances),
         "val_loss": charts.curves(curves, "val_loss", "validation loss (cross-entropy)"),
         "val_accuracy": charts.curves(curves, "val_accuracy", "validation accuracy"),
         "train_loss": charts.curves(curves, "train_loss", "training loss (cross-entropy)"),
         "ranking": charts.ranking(ranking),
-        "confusion": charts.confusion(final["confusion_matrix"], about["classes"]),
         "roc": charts.roc(rows(METRICS / "evaluate/final_roc.csv"), about["classes"]),
         "calibration": charts.calibration(rows(METRICS / "evaluate/final_calibration.csv")),
     }

@@ -17,60 +17,7 @@ PALETTE = [BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", GREY, "#B8A900"
 # visualization", 2021); as many colours as CIFAR-10 has classes.
 TEN = ["#3F90DA", "#FFA90E", "#BD1F01", "#94A4A2", "#832DB6", "#A96B59", "#E76300", "#B9AC70", "#717581", "#92DADD"]
 HEIGHT = 300
-
-
-def class_balance(counts: Mapping[str, Mapping[str, int]]) -> alt.Chart:
-    """Bars of images by split and class; ``counts[split][name]``."""
-    rows = [
-        {"split": split, "class": name, "images": n}
-        for split, by_class in counts.items()
-        for name, n in by_class.items()
-    ]
-    return (
-        _chart(rows)
-        .mark_bar()
-        .encode(
-            alt.X("images:Q", title="images"),
-            alt.Y("split:N", title="split", sort=list(counts)),
-            alt.YOffset("class:N"),
-            _of_class(list(next(iter(counts.values())))),
-            tooltip=["split:N", "class:N", alt.Tooltip("images:Q", format=",")],
-        )
-        .properties(height=max(180, 14 * len(rows)))
-    )
-
-
-def gradient_errors(rows: Rows, tolerances: Mapping[str, float]) -> alt.LayerChart:
-    """The largest errors by layer and activation, against the tolerances; ``tolerances[method]``."""
-    folded = [
-        {
-            **{key: row[key] for key in ("layer", "activation")},
-            "method": method.replace("finite", "central").replace("_", " "),
-            # An exact 0 has no logarithm.
-            "error": max(row[method], 1e-17),
-        }
-        for row in rows
-        for method in tolerances
-    ]
-    bounds = [
-        {"method": m.replace("finite", "central").replace("_", " "), "tolerance": t} for m, t in tolerances.items()
-    ]
-    colour = alt.Color("method:N", title="against", scale=alt.Scale(range=[BLUE, ORANGE]))
-    points = (
-        _chart(folded)
-        .mark_point(filled=True, opacity=1, size=60)
-        .encode(
-            alt.X("error:Q", title="relative error (0 is drawn at 1e-17)", scale=alt.Scale(type="log"), axis=_log()),
-            alt.Y("place:N", title="layer, activation"),
-            alt.YOffset("method:N"),
-            colour,
-            alt.Shape("method:N", legend=None),
-            tooltip=["layer:N", "activation:N", "method:N", alt.Tooltip("error:Q", format=".1e")],
-        )
-        .transform_calculate(place="datum.layer + ', ' + datum.activation")
-    )
-    rules = _chart(bounds).mark_rule(strokeDash=[4, 4]).encode(alt.X("tolerance:Q"), colour)
-    return (points + rules).properties(height=20 * len({(row["layer"], row["activation"]) for row in rows}))
+LINES = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolSize=400)
 
 
 def curves(rows: Rows, quantity: str, title: str) -> alt.LayerChart:
@@ -91,7 +38,7 @@ def curves(rows: Rows, quantity: str, title: str) -> alt.LayerChart:
             title="configuration",
             sort=names,
             scale=alt.Scale(domain=names, range=PALETTE),
-            legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolSize=400),
+            legend=LINES,
         ),
     )
     axis = alt.Y(f"{quantity}:Q", title=title, scale=alt.Scale(zero=False))
@@ -138,37 +85,6 @@ def ranking(rows: Rows) -> alt.LayerChart:
     return (bars + points).properties(height=26 * len(rows))
 
 
-def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> alt.LayerChart:
-    """Counts by true and predicted class, coloured by their share of the true class."""
-    rows = [
-        {"true": t, "predicted": p, "images": n, "share": n / max(1, sum(matrix[i]))}
-        for i, t in enumerate(classes)
-        for p, n in zip(classes, matrix[i], strict=True)
-    ]
-    many = len(classes) > 4  # more than a phone has room for
-    base = _chart(rows).encode(
-        alt.X("predicted:N", title="predicted class", sort=list(classes), axis=alt.Axis(labelAngle=-90 if many else 0)),
-        alt.Y("true:N", title="true class", sort=list(classes)),
-        tooltip=["true:N", "predicted:N", "images:Q", alt.Tooltip("share:Q", format=".1%")],
-    )
-    cells = base.mark_rect().encode(
-        alt.Color(
-            "share:Q",
-            title="share of the true class",
-            scale=alt.Scale(scheme="blues", domain=[0, 1]),
-            legend=alt.Legend(format="%"),
-        )
-    )
-    # By its name the page's style knows to leave the colour alone.
-    dark = "datum.share > 0.5 ? 'white' : 'black'"
-    numbers = (
-        base.mark_text(fontSize=11 if many else 16, fill=alt.expr(dark))
-        .encode(alt.Text("images:Q", format=","))
-        .properties(name="cell")
-    )
-    return (cells + numbers).properties(height=120 + 60 * len(classes))
-
-
 def roc(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
     """True against false positive rate, a line a class, and the diagonal of pure chance."""
     # One point a pixel: thousands more would make the page larger, and no curve finer.
@@ -177,13 +93,19 @@ def roc(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
         for row in rows
     }
     chosen = alt.selection_point(fields=["class"], bind="legend")
+    palette = PALETTE if len(classes) <= len(PALETTE) else TEN
     line = (
         _chart(list(kept.values()))
         .mark_line(interpolate="linear")
         .encode(
             alt.X("false_positive_rate:Q", title="false positive rate"),
             alt.Y("true_positive_rate:Q", title="true positive rate"),
-            _of_class(classes).legend(symbolType="stroke", symbolStrokeWidth=3, symbolSize=400),
+            alt.Color(
+                "class:N",
+                title="class",
+                scale=alt.Scale(domain=classes, range=palette),
+                legend=LINES,
+            ),
             opacity=alt.condition(chosen, alt.value(1), alt.value(0.1)),
             order="false_positive_rate:Q",
             tooltip=["class:N", *(alt.Tooltip(f"{k}_positive_rate:Q", format=".4f") for k in ("false", "true"))],
@@ -218,13 +140,3 @@ def _diagonal(start: float) -> alt.Chart:
 
 def _chart(rows: Rows) -> alt.Chart:
     return alt.Chart({"values": [dict(row) for row in rows]}).properties(width="container")
-
-
-def _of_class(classes: Sequence[str]) -> alt.Color:
-    """A class has one colour in all charts, and no other class has it."""
-    palette = PALETTE if len(classes) <= len(PALETTE) else TEN
-    return alt.Color("class:N", title="class", scale=alt.Scale(domain=classes, range=palette))
-
-
-def _log() -> alt.Axis:
-    return alt.Axis(format=".0e", values=[10.0**power for power in range(-17, 0, 2)])

@@ -28,20 +28,20 @@ class Page(HTMLParser):
         attributes: of every tag, as (tag, name, value).
         text: of the page but its scripts and its style, with single spaces.
         tiles: the text of each tile.
-        rows: the texts of the cells of each row of a table.
+        tables: the texts of the cells of each row of each table.
         scripts: their texts by id.
         style: what stands in it.
     """
 
     def __init__(self, html):
         super().__init__()
-        self.attributes, self.text, self.tiles, self.rows, self.scripts, self.style = [], "", [], [], {}, ""
+        self.attributes, self.text, self.tiles, self.tables, self.scripts, self.style = [], "", [], [], {}, ""
         self.open, self.script = [], None
         self.feed(html)
-        self.text, self.tiles, self.rows = (
+        self.text, self.tiles, self.tables = (
             " ".join(self.text.split()),
             [" ".join(tile.split()) for tile in self.tiles],
-            [[" ".join(cell.split()) for cell in row] for row in self.rows],
+            [[[" ".join(cell.split()) for cell in row] for row in rows] for rows in self.tables],
         )
 
     def handle_starttag(self, tag, attributes):
@@ -53,10 +53,12 @@ class Page(HTMLParser):
             self.scripts[self.script] = ""
         elif tag == "div" and self.open[-2] == "dl":
             self.tiles.append("")
+        elif tag == "table":
+            self.tables.append([])
         elif tag == "tr":
-            self.rows.append([])
+            self.tables[-1].append([])
         elif tag in ("th", "td"):
-            self.rows[-1].append("")
+            self.tables[-1][-1].append("")
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag, "every tag is closed by its own"
@@ -71,7 +73,7 @@ class Page(HTMLParser):
             if "dl" in self.open and "div" in self.open:
                 self.tiles[-1] += text
             if {"td", "th"} & set(self.open):
-                self.rows[-1][-1] += text
+                self.tables[-1][-1][-1] += text
 
 
 def page():
@@ -134,8 +136,26 @@ def test_the_tables_are_the_metrics(reported):
         for row in table("metrics/ranking.csv")
     ]
     assert {row[0] for row in families} == set(FAMILIES)
-    assert page().rows[1 : 1 + len(families)] == families
-    assert page().rows[2 + len(families) :] == ranking
+    balance = [
+        [
+            name,
+            *(f"{n[name]:,} {100 * n[name] / sum(n.values()):.1f} %" for n in read("prepare")["class_counts"].values()),
+        ]
+        for name in ("airplane", "bird")
+    ]
+    verify = reported.params["verify"]
+    gradients = [
+        [f"{row['layer']}, {row['activation']}", f"{row['autograd']:.1e}", f"{row['finite_difference']:.1e}"]
+        for row in read("verify")["by_layer"]
+    ] + [["tolerance", f"{verify['autograd_tolerance']:.0e}", f"{verify['finite_difference_tolerance']:.0e}"]]
+    confusion = [
+        ["airplane", "bird"],
+        *(
+            [name, *(f"{n:,} {100 * n / sum(counts):.1f} %" for n in counts)]
+            for name, counts in zip(("airplane", "bird"), read("evaluate/final")["confusion_matrix"], strict=True)
+        ),
+    ]
+    assert [rows[1:] for rows in page().tables] == [families, balance, gradients, ranking, confusion]
 
 
 def test_the_answers_are_the_metrics(reported):
@@ -313,8 +333,7 @@ def test_of_many_mistakes_the_most_confident_are_shown(to_report, run_stage):
     assert "100 shown" in found.text
     sources = [value for tag, name, value in found.attributes if (tag, name) == ("img", "src")]
     assert sources[-101:-1] == report.thumbnails(many["mistaken_images"][:100])
-    (label,) = [v for _, name, v in found.attributes if name == "aria-label" and v.startswith("Confusion matrix")]
-    assert label.endswith(f" and {copies * n} wrong answers.")
+    assert f" correct, {copies * n:,} misclassified." in found.text
 
 
 @pytest.mark.parametrize("classes", [["bird", "airplane"], ["cat", "dog"]])
@@ -358,7 +377,10 @@ def test_three_classes_work_too(to_report, run_stage):
     found = page()
     assert "3 classes of CIFAR-10 The classes: airplane, bird, cat." in found.text
     assert "The area under the curves, on average, is" in found.text
-    assert len(read("evaluate/final")["confusion_matrix"]) == 3
+    matrix = read("evaluate/final")["confusion_matrix"]
+    assert [len(row) for row in found.tables[-1]] == [2, 3, 4, 4, 4]
+    shades = [value for _, name, value in found.attributes if name == "style" and value.startswith("--fraction")]
+    assert shades == [f"--fraction: {n / max(1, sum(row)):.3f}" for row in matrix for n in row]
     specifications = json.loads(found.scripts["specifications"])
     for name in classes:
         assert any(name in json.dumps(rows) for rows in specifications["roc"]["datasets"].values())
