@@ -1,6 +1,6 @@
 """Compare the metrics of the last run with the committed ones: ``make compare``.
 
-Exit code 1 when a metric differs by more than rounding; when only bits differ, the files whose hashes do are named.
+The exit code is 1 if a metric differs by more than rounding. Files that only differ in their bits are named.
 """
 
 import argparse
@@ -15,24 +15,24 @@ import yaml
 
 from cifar2 import errors
 
-# Accuracies move in steps of 1/2000 and losses are read to four digits: a millionth is neither.  The errors of the
-# gradient checks lie far below it; stage verify holds them to their own tolerances.
+# Accuracies change in steps of 1/2000, and losses are read to four digits. The errors of the gradient checks are far
+# smaller; stage verify checks them against their own tolerances.
 ROUNDING = 1e-6
 
 
-def differences(committed: object, found: object, where: str) -> Iterator[str]:
+def differences(committed: object, current: object, where: str) -> Iterator[str]:
     """One line for each value that differs by more than rounding, is missing or is new."""
-    if isinstance(committed, dict) and isinstance(found, dict):
-        for key in committed | found:
-            yield from differences(committed.get(key), found.get(key), f"{where} {key}")
-    elif isinstance(committed, list) and isinstance(found, list) and len(committed) == len(found):
-        for i, (a, b) in enumerate(zip(committed, found, strict=True)):
+    if isinstance(committed, dict) and isinstance(current, dict):
+        for key in committed | current:
+            yield from differences(committed.get(key), current.get(key), f"{where} {key}")
+    elif isinstance(committed, list) and isinstance(current, list) and len(committed) == len(current):
+        for i, (a, b) in enumerate(zip(committed, current, strict=True)):
             yield from differences(a, b, f"{where}[{i}]")
-    elif isinstance(committed, int | float) and isinstance(found, int | float):
-        if not math.isclose(committed, found, rel_tol=ROUNDING, abs_tol=ROUNDING):
-            yield f"{where}: {found}, committed {committed}"
-    elif committed != found:
-        yield f"{where}: {found}, committed {committed}"
+    elif isinstance(committed, int | float) and isinstance(current, int | float):
+        if not math.isclose(committed, current, rel_tol=ROUNDING, abs_tol=ROUNDING):
+            yield f"{where}: {current}, committed {committed}"
+    elif committed != current:
+        yield f"{where}: {current}, committed {committed}"
 
 
 def hashes(lock: str) -> dict[str, str]:
@@ -41,31 +41,24 @@ def hashes(lock: str) -> dict[str, str]:
     return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
 
 
-def _committed(path: str) -> str:
-    return subprocess.run(["git", "show", f"HEAD:{path}"], check=True, capture_output=True, text=True).stdout
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def main() -> None:
-    listed = subprocess.run(
-        ["git", "ls-tree", "-r", "--name-only", "HEAD", "metrics"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    files = sorted(
-        {f for f in listed.stdout.split() if f.endswith(".json")} | set(map(str, Path("metrics").rglob("*.json")))
-    )
-    committed = {f: json.loads(_committed(f)) if f in listed.stdout.split() else None for f in files}
-    found = {f: json.loads(Path(f).read_text()) if Path(f).exists() else None for f in files}
-    different = [line for f in files for line in differences(committed[f], found[f], f)]
+    listed = _git("ls-tree", "-r", "--name-only", "HEAD", "metrics").split()
+    files = sorted({f for f in listed if f.endswith(".json")} | set(map(str, Path("metrics").rglob("*.json"))))
+    committed = {f: json.loads(_git("show", f"HEAD:{f}")) if f in listed else None for f in files}
+    current = {f: json.loads(Path(f).read_text()) if Path(f).exists() else None for f in files}
+    different = [line for f in files for line in differences(committed[f], current[f], f)]
 
-    before, now = hashes(_committed("dvc.lock")), hashes(Path("dvc.lock").read_text())
+    before, now = hashes(_git("show", "HEAD:dvc.lock")), hashes(Path("dvc.lock").read_text())
     changed = [path for path in before | now if before.get(path) != now.get(path)]
     for path in changed:
-        print(f"other bits: {path} {now.get(path)}, committed {before.get(path)}")
+        print(f"different bits: {path} {now.get(path)}, committed {before.get(path)}")
     if different:
         sys.exit("\n".join(["these metrics differ from the committed ones by more than rounding:", *different]))
-    print(f"{len(files)} metrics files agree with the committed ones, and all but {len(changed)} of {len(now)} hashes")
+    print(f"{len(files)} metrics files match the committed ones, and all but {len(changed)} of {len(now)} hashes")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Save the first three validation images of each class as PNG files: ``python -m tools.examples FOLDER``.
 
-A file is named after its image's class.
+Each file is named after its class.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Compare experiments in a table that fits the terminal: ``make exps``.
 
-`dvc exp show` has a column for every metric and every parameter, and cuts off what is wider than the terminal.  Here an
-experiment has the validation accuracy of each configuration, and the selected one with its test accuracy.
+`dvc exp show` has a column for every metric and parameter, and truncates what is wider than the terminal. This one
+shows the validation accuracy of each configuration, and the test accuracy of the selected one.
 
-``python -m tools.exps OPTIONS`` hands its options to `dvc exp show`, for example ``--all-commits``.
+``python -m tools.exps OPTIONS`` passes its options to `dvc exp show`, for example ``--all-commits``.
 """
 
 import argparse
@@ -22,11 +22,11 @@ TRAINED, FINAL = "metrics/train/", "metrics/evaluate/final.json"
 
 
 def table(rows: Sequence[Sequence[str]], width: int) -> str:
-    """Text in columns.  Those beyond the width follow in a block below, beside the first column again.
+    """Format rows as text. Columns beyond the width go into a block below, after the first column again.
 
     Args:
-        rows: the first one is the header.
-        width: of a line, in characters.
+        rows: the rows, the first of which is the header.
+        width: the maximum length of a line.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     blocks: list[list[int]] = [[0]]
@@ -40,7 +40,7 @@ def table(rows: Sequence[Sequence[str]], width: int) -> str:
 
 
 def experiments(shown: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """The name, state and data of every commit and experiment in what `dvc exp show --json` printed."""
+    """The name, state and data of each commit and experiment in the output of `dvc exp show --json`."""
     for commit in shown:
         yield commit["name"] or commit["rev"][:9], "", commit["data"] or {}
         for experiment in commit["experiments"] or []:
@@ -53,8 +53,8 @@ def compared(shown: Sequence[Mapping[str, Any]], today: str) -> list[list[str]]:
     """The rows of the table, the header first.
 
     Args:
-        shown: what `dvc exp show --json` printed.
-        today: a date, in ISO format; of what was created on it the time is shown.
+        shown: the output of `dvc exp show --json`.
+        today: the date in ISO format; rows of this date show their time instead.
     """
     listed = list(experiments(shown))
     metrics = [{path: m.get("data") or {} for path, m in data.get("metrics", {}).items()} for _, _, data in listed]

@@ -1,9 +1,9 @@
 """Create or repair .venv, the environment of the locked, hashed requirements: ``make install``.
 
-This runs before anything is installed, hence on any Python from 3.11, without other packages.  ``.venv/installed``
-records the folder, the requirements and the packages of a complete installation.  If the folder is another one or the
-environment's Python is gone, the environment is built from nothing: its commands start with the absolute path of their
-Python.  If the requirements changed or a package is missing, they are installed again.
+This runs before anything is installed, so it needs only Python 3.11 or later. ``.venv/installed`` records the folder,
+requirements and packages of a complete installation. If the folder was moved or the environment's Python is gone, the
+environment is created again, because its commands contain the absolute path of their Python. If the requirements
+changed or a package is missing, the requirements are installed again.
 """
 
 import argparse
@@ -19,12 +19,12 @@ from typing import Any
 VENV = Path(".venv")
 RECORD = VENV / "installed"
 SOURCES = ("requirements.txt", "requirements-uv.txt", "pyproject.toml", "environment/cifar2-path.pth")
-# With one of these pip installs outside the environment that it belongs to.
+# Any of these makes pip install outside its environment.
 ELSEWHERE = {"PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"}
 
 
 def check_repository() -> None:
-    """Exit with one line if DVC would find no git repository here."""
+    """Exit with one line if this is not a git repository that DVC can use."""
     here = Path.cwd()
     try:
         done = subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, text=True)
@@ -43,7 +43,7 @@ def check_repository() -> None:
 
 
 def state() -> dict[str, Any]:
-    """The content of RECORD for what is installed now."""
+    """The content of RECORD for the present installation."""
     return {
         "folder": str(Path.cwd()),
         "sources": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in SOURCES},
@@ -52,16 +52,16 @@ def state() -> dict[str, Any]:
 
 
 def recorded() -> dict[str, Any]:
-    """The content of RECORD; empty if no installation was completed."""
+    """The content of RECORD, or an empty dictionary if no installation was completed."""
     try:
-        content = json.loads(RECORD.read_text())
+        content: dict[str, Any] = json.loads(RECORD.read_text())
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return content
 
 
 def complete() -> bool:
-    """Whether the environment is what RECORD says; packages that the user added do not matter."""
+    """Whether the environment matches RECORD; it may have more packages."""
     before, now = recorded(), state()
     return before == {**now, "packages": before.get("packages")} and {*before["packages"]} <= {*now["packages"]}
 
@@ -75,27 +75,27 @@ def succeeds(*command: str | Path) -> bool:
 
 
 def python_works() -> bool:
-    """Whether the environment has a Python that is new enough."""
+    """Whether the environment has a working Python of a supported version."""
     return succeeds(VENV / "bin/python", "-c", "import sys; sys.exit(sys.version_info < (3, 11))")
 
 
 def cache_is_writable() -> bool:
-    """Whether uv can write its cache, which is in the home directory by default; it fails if it cannot."""
+    """Whether uv can write its cache, by default in the home directory; uv fails if it cannot."""
     folder = Path(subprocess.run(["uv", "cache", "dir"], check=True, capture_output=True, text=True).stdout.strip())
     return os.access(next(path for path in (folder, *folder.parents) if path.exists()), os.W_OK)
 
 
 def install() -> None:
-    """Install what SOURCES say into VENV, which is built from nothing where it cannot be used.
+    """Install the requirements into VENV, which is created again if it cannot be used.
 
     Raises:
-        CalledProcessError: a program failed; it has printed why.
+        CalledProcessError: a program failed, and printed why.
         OSError: a file cannot be written.
     """
     here = str(Path.cwd())
     moved = recorded().get("folder", here) != here
     if VENV.exists() and (moved or not python_works()):
-        print(f"{VENV} is built again: {'the folder was moved' if moved else 'its Python is gone'}", flush=True)
+        print(f"{VENV} is created again: {'the folder was moved' if moved else 'its Python is gone'}", flush=True)
         shutil.rmtree(VENV)
     RECORD.unlink(missing_ok=True)
     environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE} | {"PIP_USER": "0"}
@@ -106,7 +106,7 @@ def install() -> None:
     has_uv = succeeds("uv", "--version")
     if not VENV.exists():
         try:
-            # The base: this Python itself may be that of the environment which was deleted.
+            # The base Python: this one may be that of the deleted environment.
             base = getattr(sys, "_base_executable", sys.executable)
             run(base, "-m", "venv", *(["--without-pip"] if has_uv else []), VENV)
         except subprocess.CalledProcessError:
@@ -117,11 +117,11 @@ def install() -> None:
         run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "--requirement", "requirements-uv.txt")
     if not cache_is_writable():
         environment["UV_NO_CACHE"] = "1"
-    # Compiled once, here: containers often set PYTHONDONTWRITEBYTECODE, and each process would compile what it imports.
+    # Compile now: containers often set PYTHONDONTWRITEBYTECODE, so that each process would compile its imports.
     sync = ("uv", "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes")
     run(*sync, "--python", VENV, "requirements.txt", "requirements-uv.txt")
     run("uv", "pip", "install", "--quiet", "--python", VENV, "--no-deps", "--editable", ".")
-    # Written last: an interrupted installation is not taken for a complete one.
+    # Written last, so that an interrupted installation does not count as complete.
     RECORD.write_text(json.dumps(state(), indent=2))
 
 

@@ -1,7 +1,7 @@
-"""The page of `dvc plots show` and `dvc plots diff`: ``make plots-page`` writes it.
+"""Write the page of `dvc plots show` and `dvc plots diff`: ``make plots-page``.
 
-DVC's own page loads Vega from the internet.  This one contains it, so that charts are drawn without a network.  It is
-committed, because DVC reads it from ``.dvc/config`` (``plots.html_template``) in every clone and every experiment.
+DVC's own page loads Vega from the internet; this one contains it, so that charts work offline. It is committed because
+``.dvc/config`` (``plots.html_template``) names it for every clone and experiment.
 """
 
 import argparse
@@ -31,8 +31,8 @@ img { max-width: 100%; }
 
 
 def page() -> str:
-    """The page, with the installed version of Vega, Vega-Lite and Vega-Embed."""
-    vega = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub forgets that this may be left out
+    """The page with the installed version of Vega, Vega-Lite and Vega-Embed."""
+    vega = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
     return TEMPLATE.replace("VEGA", vega)
 
 

@@ -1,8 +1,7 @@
-"""What a pull request changes in parameters, metrics and figures, as Markdown for its comment.
+"""The changes of a pull request in parameters, metrics and figures, as Markdown for a comment.
 
-``python -m tools.pull_request BASE HEAD`` prints it for two revisions.  It needs no data: all three are in git.
-Pictures are shown from where GitHub serves a commit's files, in the repository that GITHUB_SERVER_URL and
-GITHUB_REPOSITORY name, which has to be a public one.
+``python -m tools.pull_request BASE HEAD`` prints them for two revisions. It needs no data: all three are in git.
+Figures are linked from GitHub, in the repository of GITHUB_SERVER_URL and GITHUB_REPOSITORY, which must be public.
 """
 
 import argparse
@@ -18,24 +17,24 @@ from cifar2.errors import UserError
 
 
 def squeezed(table: str) -> str:
-    """A table without what makes its columns equally wide: GitHub takes comments of up to 65,536 characters."""
+    """A table without padding: GitHub limits comments to 65,536 characters."""
     return re.sub(r"-{4,}", "---", re.sub(" +", " ", table)).strip()
 
 
 def section(title: str, table: str) -> str:
-    """A table of ``dvc metrics diff`` or ``dvc params diff`` below its title; without rows, that nothing differs."""
+    """A table of ``dvc metrics diff`` or ``dvc params diff`` below its title, or "No difference."."""
     rows = table.strip().splitlines()[2:]
     return f"### {title}\n\n{squeezed(table) if rows else 'No difference.'}\n"
 
 
 def changed_figures(diff: str) -> dict[str, str]:
-    """The status letter of every path in what ``git diff --name-status -z --no-renames`` prints."""
+    """The status letter of each path in the output of ``git diff --name-status -z --no-renames``."""
     fields = diff.split("\0")[:-1]
     return dict(zip(fields[1::2], fields[::2], strict=True))
 
 
-def picture(path: str, status: str, base: str, head: str) -> str:
-    """A figure with that status letter side by side: as it was and as it is, below the URLs of the commits' files."""
+def figure(path: str, status: str, base: str, head: str) -> str:
+    """A figure before and after, side by side; ``base`` and ``head`` are the URLs of the commits' files."""
     name = html.escape(path)
     before, after = (f'<img src="{url}/{quote(path)}" width="400" alt="{name}">' for url in (base, head))
     shown = {"A": ("new", after), "D": (before, "gone")}.get(status, (before, after))
@@ -43,7 +42,7 @@ def picture(path: str, status: str, base: str, head: str) -> str:
 
 
 def check(*revisions: str) -> None:
-    """Check that this clone has the files of the revisions: DVC waits forever for one that git left on the server.
+    """Check that this clone has all files of the revisions: DVC waits forever for a file left on the server.
 
     Raises:
         UserError: a revision or a file of one is missing.
@@ -67,15 +66,15 @@ def _sha(revision: str) -> str:
 
 def _printed(*command: str, folder: str = ".") -> str:
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True)
-    if done.returncode:  # and the command has said why
+    if done.returncode:  # the command has printed why
         raise UserError(f"`{shlex.join(command)}` failed")
     return done.stdout
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("base", help="the revision that the pull request starts from")
-    parser.add_argument("head", help="its last one")
+    parser.add_argument("base", help="the revision that the pull request is based on")
+    parser.add_argument("head", help="the last revision of the pull request")
     arguments = parser.parse_args()
     revisions = [arguments.base, arguments.head]
     base, head = map(_sha, revisions)
@@ -91,7 +90,7 @@ def main() -> None:
     diff = _printed("git", "diff", "--name-status", "-z", "--no-renames", *revisions, "--", "*metrics/figures/*.png")
     files = f"{os.environ['GITHUB_SERVER_URL']}/{os.environ['GITHUB_REPOSITORY']}/raw"
     for path, status in changed_figures(diff).items():
-        print(picture(path, status, f"{files}/{base}", f"{files}/{head}"))
+        print(figure(path, status, f"{files}/{base}", f"{files}/{head}"))
     if not diff:
         print("No difference.")
 

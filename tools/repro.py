@@ -1,8 +1,8 @@
-"""Run the pipeline, several configurations at a time: ``make repro``, or ``make repro JOBS=n``.
+"""Run the pipeline, training several configurations in parallel: ``make repro``, or ``make repro JOBS=n``.
 
-DVC runs one stage after the other.  On two threads a perceptron trains less than twice as fast as on one, so that
-training several side by side, each on its share of the cores, takes less time; the bits are the same.  Configurations
-that would leave a core idle are left to the end, and have all cores; so are convolutions, whose bits depend on them.
+DVC runs one stage after another. A perceptron trains less than twice as fast on two threads as on one, so training
+several in parallel takes less time, with bit-identical results. Configurations that would leave a core idle run at the
+end, on all cores; so do CNNs, whose bits depend on the number of threads.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from cifar2 import errors, params
 
 
 def shares(stale: list[str], jobs: int, cores: int) -> tuple[list[str], int]:
-    """Which of the stages to run side by side when at most ``jobs`` may, and on how many threads each."""
+    """The stages to run in parallel, at most ``jobs`` at once, and the number of threads of each."""
     at_once = min(jobs, len(stale))
     if at_once < 2:
         return [], cores
@@ -28,9 +28,9 @@ def shares(stale: list[str], jobs: int, cores: int) -> tuple[list[str], int]:
 
 
 def recover(folder: Path) -> None:
-    """Delete DVC's list of what its processes read and write in ``folder``/.dvc if a power cut left it unreadable.
+    """Delete DVC's list of files in use in ``folder``/.dvc if a power cut left it unreadable.
 
-    DVC writes the list under a lock of its own, which is held here meanwhile: what is unreadable then stays so.
+    DVC writes the list while it holds a lock; this holds the lock too, so an unreadable list is not being written.
     """
     busy = folder / ".dvc/tmp/rwlock"
     if not busy.exists():
@@ -51,7 +51,7 @@ def _dvc(*arguments: str) -> None:
 
 
 def _stale(names: list[str]) -> list[str]:
-    """Those of the configurations ``names`` that have to be trained."""
+    """The train stages of the configurations ``names`` that are stale."""
     status = subprocess.run(["dvc", "status", "--json"], stdout=subprocess.PIPE, text=True)
     if status.returncode:
         sys.exit(status.returncode)
@@ -59,7 +59,7 @@ def _stale(names: list[str]) -> list[str]:
 
 
 def _run(stage: str, threads: int) -> bool:
-    """Run one stage, line by line into the common log; False when it failed."""
+    """Run one stage and print its log line by line; returns whether it succeeded."""
     with subprocess.Popen(
         ["dvc", "--wait-for-lock", "repro", "--single-item", stage],
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
@@ -79,9 +79,9 @@ def _number(text: str) -> int:
 
 
 def main() -> None:
-    cores = joblib.cpu_count()  # that this process may use: by its affinity and its container's limit
+    cores = joblib.cpu_count()  # available to this process: by its affinity and its container's limit
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=_number, default=cores, help="configurations trained at a time (%(default)s)")
+    parser.add_argument("--jobs", type=_number, default=cores, help="configurations trained in parallel (%(default)s)")
     jobs = parser.parse_args().jobs
 
     for folder in (Path(), Path("extended")):
@@ -94,7 +94,7 @@ def main() -> None:
         succeeded = list(pool.map(lambda stage: _run(stage, threads), side_by_side))
     failed = [stage for stage, success in zip(side_by_side, succeeded, strict=True) if not success]
     if failed:
-        sys.exit(f"error: {', '.join(failed)} failed; what was said is above")
+        sys.exit(f"error: {', '.join(failed)} failed; see above")
     _dvc("repro")
 
 

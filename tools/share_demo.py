@@ -1,8 +1,8 @@
-"""What a team does with a remote, typed by two people: ``make share-demo``, or ``make share-demo REMOTE=ssh``.
+"""Two people share results over a remote: ``make share-demo``, or ``make share-demo REMOTE=ssh``.
 
-A runs the pipeline and pushes, B pulls, changes a configuration and pushes, A pulls and compares.  They work on the
-last commit of this repository, with one epoch and one seed, in temporary folders; their remote is a directory, an S3
-server or an OpenSSH server, which starts for them and stops after them.
+A runs the pipeline and pushes; B pulls, changes a configuration and pushes; A pulls and compares. They work on the last
+commit of this repository, with one epoch and one seed, in temporary folders. The remote is a directory, an S3 server or
+an OpenSSH server, which runs only during the demo.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from cifar2 import errors
 from cifar2.errors import UserError
 from tools import readme
 
-# Where it lies, a user's PATH seldom leads.
+# /usr/sbin is rarely on a user's PATH.
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
 NO_SSHD = "there is no sshd; `make servers` installs it"
 REGION = "us-east-1"
-# So that the pipeline takes a minute; the last one is what B changes, whatever is committed here.
+# Parameters with which the pipeline takes a minute; B changes the last one.
 QUICK = {
     "train.epochs": "1",
     "train.seeds": "[0]",
@@ -44,10 +44,10 @@ QUICK = {
 
 
 class Remote(NamedTuple):
-    """Where a team keeps its artifacts."""
+    """A team's shared storage."""
 
     url: str
-    # Options of ``dvc remote modify``: for everybody in .dvc/config, and credentials for .dvc/config.local.
+    # Options of ``dvc remote modify``: shared ones for .dvc/config, and credentials for .dvc/config.local.
     shared: dict[str, str]
     own: dict[str, str]
 
@@ -60,20 +60,20 @@ def directory(folder: Path) -> Iterator[Remote]:
 
 @contextmanager
 def ssh(folder: Path) -> Iterator[Remote]:
-    """A directory below ``folder`` behind an OpenSSH server on loopback, with keys made for the occasion.
+    """A directory below ``folder`` behind an OpenSSH server on loopback, with new keys.
 
     Raises:
-        UserError: there is no ``sshd``, or it does not start.
+        UserError: ``sshd`` is not installed, or does not start.
     """
     if not SSHD:
         raise UserError(NO_SSHD)
     for name in ("host_key", "user_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    if os.geteuid() == 0:  # it wants this folder then, which Debian makes when the system starts
+    if os.geteuid() == 0:  # as root, sshd needs this folder, which Debian creates at boot
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    # StrictModes would refuse keys below a folder that others may write to, as /tmp is.
+    # StrictModes would refuse keys below a folder that others can write to, such as /tmp.
     (folder / "sshd_config").write_text(
         f"""
         ListenAddress 127.0.0.1:{port}
@@ -102,11 +102,11 @@ def ssh(folder: Path) -> Iterator[Remote]:
 
 @contextmanager
 def s3(_: Path) -> Iterator[Remote]:
-    """A bucket of an S3 server on loopback that lets in whoever has the one key that it knows."""
-    # Moto is a Python package, which requirements.txt pins with its hash; MinIO is in no package registry.
+    """A bucket of an S3 server on loopback that accepts one key."""
+    # Moto is a Python package, pinned in requirements.txt; MinIO is not in a package registry.
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request
     url = "http://{}:{}".format(*server.get_host_and_port())
     try:
         requests.post(f"{url}/moto-api/reset", timeout=60)
@@ -118,7 +118,7 @@ def s3(_: Path) -> Iterator[Remote]:
         policy = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}}
         iam.put_user_policy(UserName="team", PolicyName="storage", PolicyDocument=json.dumps(policy))
         key = iam.create_access_key(UserName="team")["AccessKey"]
-        # From here on it asks for keys, and checks signatures.
+        # From here on it requires keys and checks signatures.
         requests.post(f"{url}/moto-api/reset-auth", data="0", timeout=60)
         yield Remote(
             "s3://team/cifar2",
@@ -134,17 +134,17 @@ REMOTES = {"directory": directory, "s3": s3, "ssh": ssh}
 
 @dataclass
 class Person:
-    """Somebody who types commands in ``folder``."""
+    """A person who types commands in ``folder``."""
 
     name: str
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def types(self, command: str) -> str:
-        """Run ``command``, print it with what it prints, and return the latter.
+        """Run ``command``, print it and its output, and return the output.
 
         Raises:
-            UserError: it failed; its complaint is printed.
+            UserError: it failed; its message is printed.
         """
         print(f"{self.name}$ {command}", flush=True)
         variables = {
@@ -153,7 +153,7 @@ class Person:
             **{f"GIT_{role}_NAME": self.name for role in ("AUTHOR", "COMMITTER")},
             **{f"GIT_{role}_EMAIL": f"{self.name.lower()}@example.org" for role in ("AUTHOR", "COMMITTER")},
         }
-        done = subprocess.run(  # noqa: S602 (the story's own commands)
+        done = subprocess.run(  # noqa: S602 (the demo's own commands)
             command,
             shell=True,
             cwd=self.folder,
@@ -170,7 +170,7 @@ class Person:
 
 
 def clone(root: Path, folder: Path) -> None:
-    """Clone the last commit of ``root`` on branch main, without a remote: a team may have committed its own."""
+    """Clone the last commit of ``root`` on branch main, without the remote that a team may have committed."""
     subprocess.run(["git", "clone", "--quiet", "--origin", "origin", root, folder], check=True)
     subprocess.run(["git", "checkout", "--quiet", "-B", "main"], cwd=folder, check=True)
     subprocess.run(["git", "remote", "remove", "origin"], cwd=folder, check=True)
@@ -180,7 +180,7 @@ def clone(root: Path, folder: Path) -> None:
 
 
 def run_pipeline(a: Person) -> None:
-    """A, who has a clone, runs the pipeline and puts a repository for everybody beside it."""
+    """A runs the pipeline in a clone, and creates a shared git repository beside it."""
     a.types("dvc exp run --name quick" + "".join(f" --set-param '{name}={value}'" for name, value in QUICK.items()))
     a.types("git commit --quiet --all --allow-empty --message 'One epoch, one seed'")
     a.types("git clone --quiet --bare . ../hub")
@@ -189,9 +189,9 @@ def run_pipeline(a: Person) -> None:
 
 
 def add_remote(person: Person, remote: Remote) -> None:
-    """What one of a team does once, and commits."""
+    """Add the remote, and commit that: one person does this once."""
     person.types(f"dvc remote add --default team {remote.url}")
-    # Without it, of a pull of two objects that was cut off in the second, DVC 3.67 keeps half, for whole ever after.
+    # Otherwise DVC 3.67 may keep a truncated object after a dropped connection.
     person.types("dvc remote modify team verify true")
     for option, value in remote.shared.items():
         person.types(f"dvc remote modify team {option} {value}")
@@ -199,14 +199,14 @@ def add_remote(person: Person, remote: Remote) -> None:
 
 
 def log_in(person: Person, remote: Remote) -> None:
-    """What each of them does once in every clone, with what git must not see."""
+    """Configure the credentials, outside git: each person does this once per clone."""
     for option, value in remote.own.items():
         person.environment[option.upper()] = value
         person.types(f'dvc remote modify --local team {option} "${option.upper()}"')
 
 
 def share(a: Person, b: Person, remote: Remote) -> None:
-    """A's results get to B, who has no clone yet, and B's to A."""
+    """Share A's results with B, who has no clone yet, and B's with A."""
     add_remote(a, remote)
     log_in(a, remote)
     a.types("git push --quiet")
@@ -232,7 +232,7 @@ def share(a: Person, b: Person, remote: Remote) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("remote", nargs="?", choices=REMOTES, help="all of them if none is named")
+    parser.add_argument("remote", nargs="?", choices=REMOTES, help="the only remote to use (default: all)")
     chosen = parser.parse_args().remote
     if chosen == "ssh" and not SSHD:
         raise UserError(NO_SSHD)

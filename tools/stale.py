@@ -1,11 +1,11 @@
-"""Name what changed since dvc.lock was written, and the stages that have to run again: ``make stale``.
+"""Report changes since dvc.lock was written, and the stages that must run again: ``make stale``.
 
-Exit code 1 if the default pipeline is stale; for the extended one, which takes an hour or two, there is a warning.
+The exit code is 1 if the default pipeline is stale. A stale extended pipeline, which takes hours, is a warning.
 
-It needs no data, so that a pull request can be checked in a clone that has pulled nothing.  ``dvc repro --dry
---allow-missing`` is meant for that, but takes a folder without its files, as ``data/models/train`` in a clone, for a
-changed one, and a folder that is not even there for an unchanged one.  Here a dependency is looked up in DVC's own file
-system: git's files and, for what is in no clone, the hash that dvc.lock has of it as an output.
+This needs no data, so that a pull request can be checked in a clone that pulled nothing. ``dvc repro --dry
+--allow-missing`` is meant for that, but reports a folder without its files (``data/models/train`` in a clone) as
+changed, and a missing folder as unchanged. Here dependencies are looked up in DVC's file system: git's files and, for
+outputs, the hashes in dvc.lock.
 """
 
 import argparse
@@ -24,16 +24,16 @@ EXTENDED = "extended"
 
 
 def stale(repo: Repo, files: DVCFileSystem) -> dict[str, list[str]]:
-    """What changed, by the stage that has to run again: parameters, paths, its command.
+    """The changed parameters, paths and commands of each stage that must run again.
 
     Args:
         repo: the project whose stages are compared with its dvc.lock.
-        files: the file system of DVC in which dependencies are looked up.
+        files: the DVC file system in which dependencies are looked up.
 
     Raises:
         DvcException: dvc.yaml, dvc.lock or params.yaml cannot be read.
     """
-    found = {}
+    changed = {}
     with lock_repo(repo):
         for stage in repo.index.stages:
             for dep in stage.deps:
@@ -41,20 +41,20 @@ def stale(repo: Repo, files: DVCFileSystem) -> dict[str, list[str]]:
                     dep.fs, dep.fs_path = files, files.from_os_path(dep.fs_path)
             try:
                 entries = stage.status().get(stage.addressing, [])
-            except FileNotFoundError as error:  # the output of a stage that never ran has no hash either
+            except FileNotFoundError as error:  # the output of a stage that never ran, without a hash
                 entries = [{"changed deps": {str(error.filename): "new"}}]
-            changed = [what for entry in entries for what in _changed(stage, entry)]
-            if changed:
-                found[stage.addressing] = changed
-    return found
+            names = [name for entry in entries for name in _changed(stage, entry)]
+            if names:
+                changed[stage.addressing] = names
+    return changed
 
 
 def _changed(stage: Stage, entry: str | dict[str, dict[str, str | dict[str, str]]]) -> Iterator[str]:
-    """What an entry of DVC's status names: "changed command", "changed deps" or "changed outs"."""
+    """The changes in an entry of DVC's status: "changed command", "changed deps" or "changed outs"."""
     if isinstance(entry, str):
         yield f"{stage.addressing}'s {entry.split()[-1]}"
         return
-    # An output that the cache is for may be there alone, or in neither place.
+    # A cached output may be missing from the working tree or the cache, or from both.
     fetched = {str(out) for out in stage.outs if out.use_cache and out.hash_info}
     for of_kind in entry.values():
         for path, how in of_kind.items():
@@ -64,32 +64,32 @@ def _changed(stage: Stage, entry: str | dict[str, dict[str, str | dict[str, str]
                 yield path
 
 
-def changes(found: dict[str, list[str]]) -> str:
-    """What changed in any stage, once each."""
-    return ", ".join(dict.fromkeys(what for of_stage in found.values() for what in of_stage))
+def changes(by_stage: dict[str, list[str]]) -> str:
+    """The changes of all stages, without repetition."""
+    return ", ".join(dict.fromkeys(name for names in by_stage.values() for name in names))
 
 
 def main() -> None:
     try:
         with Repo() as repo, Repo(EXTENDED) as extended:
             files = DVCFileSystem(repo=repo, subrepos=True)
-            found, of_extended = stale(repo, files), stale(extended, files)
+            by_stage, of_extended = stale(repo, files), stale(extended, files)
     except DvcException as error:
         sys.exit(f"error: {error}")
-    for stage, changed in found.items():
+    for stage, changed in by_stage.items():
         print(f"{stage} must run again: {', '.join(changed)}", flush=True)
     if of_extended:
         print(
-            f"warning: the extended pipeline has results of other code or parameters ({changes(of_extended)} changed); "
-            "`make extended` renews them in an hour or two",
+            f"warning: the extended pipeline is stale ({changes(of_extended)} changed); "
+            "`make extended` runs it in an hour or two",
             flush=True,
         )
-    if found:
+    if by_stage:
         sys.exit(
-            f"error: {changes(found)} changed since dvc.lock was written: `dvc repro`, "
+            f"error: {changes(by_stage)} changed since dvc.lock was written: `dvc repro`, "
             "then commit dvc.lock and metrics (CONTRIBUTING.md says when `dvc commit` will do)"
         )
-    print("dvc.lock has the results of this code and these parameters")
+    print("dvc.lock is up to date with the code and parameters")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Watch what is training now, a line for each seed, until Ctrl-C: ``make watch``.
+"""Watch training runs, one line per seed, until Ctrl-C: ``make watch``.
 
-It reads the curves that training keeps in ``dvclive/`` while it runs (see ``cifar2.training.progress``), so that it
-costs the training nothing.  Into a file or a pipe it prints once.
+It reads the curves that training writes to ``dvclive/`` while it runs (see ``cifar2.training.progress``), and so does
+not slow training down. Into a file or a pipe it prints once.
 """
 
 import argparse
@@ -19,15 +19,15 @@ METRICS = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 
 
 def training(live: Path, now: float) -> list[list[str]]:
-    """The rows of the table, the header first: each configuration and seed with its last epoch.
+    """The rows of the table, the header first: the last epoch of each configuration and seed.
 
     Args:
-        live: the folder of folders that DVCLive writes, ``NAME/plots/metrics/METRIC/SEED.tsv``.
-        now: the time, in seconds.
+        live: the folder with DVCLive's files ``NAME/plots/metrics/METRIC/SEED.tsv``.
+        now: the time in seconds.
     """
     last: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for path in sorted(live.glob("*/plots/metrics/*/*.tsv")):
-        # Without the line that may just be written, and the header.
+        # Without the header, and the last line, which may be incomplete.
         lines = path.read_text().split("\n")[1:-1]
         if lines:
             epoch, value = lines[-1].split("\t")
@@ -42,7 +42,7 @@ def training(live: Path, now: float) -> list[list[str]]:
 
 def main() -> None:
     while True:
-        # A configuration that ends meanwhile takes its folder away.
+        # A training run removes its folder when it ends.
         with contextlib.suppress(FileNotFoundError):
             rows = training(LIVE, time.time())
             shown = table(rows, shutil.get_terminal_size((120, 24)).columns) if rows[1:] else "nothing is training"

@@ -29,11 +29,11 @@ METRICS = {"config": "fine", "accuracy": 0.8435, "ci": [0.82, 0.86], "passed": T
     ],
 )
 def test_a_difference_is_named(changes, line):
-    found = list(differences(METRICS, METRICS | changes, "m"))
-    assert found == ([line] if line else [])
+    lines = list(differences(METRICS, METRICS | changes, "m"))
+    assert lines == ([line] if line else [])
 
 
-def test_rounding_is_no_difference():
+def test_rounding_is_not_a_difference():
     assert not list(differences(METRICS, METRICS | {"accuracy": 0.8435 * (1 + 1e-8), "ci": [0.82 - 1e-9, 0.86]}, "m"))
 
 
@@ -41,7 +41,7 @@ def test_a_missing_file_is_a_difference():
     assert list(differences(METRICS, None, "m"))
 
 
-def test_the_hashes_are_those_of_the_outputs():
+def test_hashes_are_those_of_outputs():
     lock = yaml.safe_dump(
         {"stages": {"a": {"deps": [{"path": "x", "md5": "1"}], "outs": [{"path": "y", "md5": "2"}]}, "b": {}}}
     )
@@ -63,28 +63,26 @@ def compare(repository):
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
 
 
-def test_equal_metrics_and_equal_bits_pass(repository):
+def test_equal_metrics_and_bits_pass(repository):
     done = compare(repository)
     assert (done.returncode, done.stdout) == (
         0,
-        "1 metrics files agree with the committed ones, and all but 0 of 1 hashes\n",
+        "1 metrics files match the committed ones, and all but 0 of 1 hashes\n",
     )
 
 
-def test_equal_metrics_and_other_bits_pass_and_the_file_is_named(repository):
+def test_equal_metrics_with_different_bits_pass(repository):
     (repository / "dvc.lock").write_text("stages: {a: {outs: [{path: y, md5: '2'}]}}")
     done = compare(repository)
     assert done.returncode == 0
-    assert "other bits: y 2, committed 1" in done.stdout
+    assert "different bits: y 2, committed 1" in done.stdout
 
 
-def test_another_metric_fails(repository):
-    (repository / "metrics/m.json").write_text(json.dumps(METRICS | {"accuracy": 0.9}))
+def test_a_different_or_missing_metric_fails(repository):
+    path = repository / "metrics/m.json"
+    path.write_text(json.dumps(METRICS | {"accuracy": 0.9}))
     done = compare(repository)
     assert done.returncode == 1
     assert "metrics/m.json accuracy: 0.9, committed 0.8435" in done.stderr
-
-
-def test_a_metrics_file_that_is_gone_fails(repository):
-    (repository / "metrics/m.json").unlink()
+    path.unlink()
     assert compare(repository).returncode == 1

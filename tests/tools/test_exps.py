@@ -1,4 +1,4 @@
-"""Experiments and running trainings in tables that fit a terminal."""
+"""Experiments and training runs in tables that fit a terminal."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def repository(tmp_path_factory):
 
 
 def show(folder, *options, **environment):
-    """What `make exps` prints into a pipe."""
+    """The output of `make exps` into a pipe."""
     return run(folder, "python", str(ROOT / "tools/exps.py"), *options, **environment).stdout
 
 
@@ -64,7 +64,7 @@ def test_experiments_fit_the_terminal(repository, environment, width):
     assert "0.9100" in {cell for row in rows for cell in row}
 
 
-def test_experiments_of_other_commits_are_shown_when_asked_for(repository):
+def test_experiments_of_other_commits_are_shown_on_request(repository):
     run(repository, "git", "commit", "--quiet", "--allow-empty", "-m", "later")
     try:
         assert NAMES[0] not in show(repository)
@@ -73,7 +73,7 @@ def test_experiments_of_other_commits_are_shown_when_asked_for(repository):
         run(repository, "git", "reset", "--quiet", "--soft", "HEAD~1")
 
 
-def test_what_has_no_metrics_yet_has_dashes_and_its_state():
+def test_a_queued_experiment_has_its_state_and_dashes():
     queued = {"revs": [{"name": "later", "rev": "b" * 40, "data": {"metrics": {}}}], "executor": {"state": "queued"}}
     metrics = {"metrics/train/fine.json": {"data": {"val_accuracy": 0.5}}, "metrics/refit.json": {"error": {}}}
     data = {"timestamp": "2026-01-02T03:04:05", "metrics": metrics}
@@ -85,13 +85,13 @@ def test_what_has_no_metrics_yet_has_dashes_and_its_state():
     assert exps.compared(shown, "2026-01-02")[1][1] == "03:04"
 
 
-def test_a_table_too_wide_goes_on_below_with_its_first_column():
+def test_a_wide_table_continues_below_with_its_first_column():
     rows = [["name", "a", "b", "c"], ["first", "1", "2", "3"]]
     assert exps.table(rows, 100) == "name   a  b  c\nfirst  1  2  3"
     assert exps.table(rows, 11) == "name   a  b\nfirst  1  2\n\nname   c\nfirst  3"
 
 
-def test_running_trainings_have_a_line_for_each_seed(tmp_path, monkeypatch, capsys):
+def test_training_runs_have_one_line_per_seed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     with Progress("without_label_smoothing", 4) as one, Progress("final fine", 1) as other:
@@ -111,7 +111,7 @@ def test_running_trainings_have_a_line_for_each_seed(tmp_path, monkeypatch, caps
     assert max(map(len, out.splitlines())) <= 120
 
 
-def test_a_line_that_is_being_written_is_left_out(tmp_path):
+def test_an_incomplete_last_line_is_ignored(tmp_path):
     curve = tmp_path / "fine/plots/metrics/val_loss/seed0.tsv"
     curve.parent.mkdir(parents=True)
     curve.write_text("step\tseed0\n9\t0.25\n10\t0.")
@@ -119,13 +119,13 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path):
     assert watch.training(tmp_path, 107)[1] == ["fine", "0", "9", "-", "-", "0.2500", "-", "7 s ago"]
 
 
-def test_watching_says_when_nothing_is_training(tmp_path, monkeypatch, capsys):
+def test_watch_reports_that_nothing_is_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     watch.main()
     assert capsys.readouterr().out == "nothing is training\n"
 
 
-def test_watching_fits_80_columns():
+def test_watch_fits_80_columns():
     names = [(name, str(seed)) for name in CONFIGURATIONS for seed in range(3)]
     header = watch.training(Path("nowhere"), time.time())[0]
     rows = [[*run, "60", "0.1234", "0.1234", "0.1234", "0.1234", "100 s ago"] for run in names]

@@ -10,11 +10,11 @@ from tools import promote
 
 @pytest.fixture
 def swept(project):
-    """A project with its own params.yaml as it is written by hand, and a table of three trials."""
+    """The project's own params.yaml, as written by hand, and a table of two trials."""
     text = (ROOT / "params.yaml").read_text()
     Path("params.yaml").write_text(text)
-    everything = params.load()
-    points = [promote.space.point(everything.sweep.space, everything.sweep.seed, n) for n in range(3)]
+    all_params = params.load()
+    points = [promote.space.point(all_params.sweep.space, all_params.sweep.seed, n) for n in range(3)]
     names = list(points[0])
     lines = [f"{rank},{n},k{n},{','.join(str(points[n][name]) for name in names)}" for rank, n in ((1, 2), (2, 0))]
     Path("metrics").mkdir()
@@ -27,7 +27,7 @@ def run(monkeypatch, *arguments):
     errors.run(promote.main)
 
 
-def test_it_adds_the_trial_as_an_entry_and_changes_nothing_else(swept, monkeypatch):
+def test_promote_adds_a_configuration_and_changes_nothing_else(swept, monkeypatch):
     before = Path("params.yaml").read_text()
     old = params.load()
     run(monkeypatch, "1", "swept")
@@ -42,18 +42,18 @@ def test_it_adds_the_trial_as_an_entry_and_changes_nothing_else(swept, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("3", "swept"), "no rank 3, only 1 to 2"),
         (("0", "swept"), "no rank 0"),
-        (("1", "fine"), "a configuration fine already"),
-        (("1", "without_flip"), "a configuration without_flip already"),
+        (("1", "fine"), "already has a configuration fine"),
+        (("1", "without_flip"), "already has a configuration without_flip"),
         (("1", "No Name"), "the new name must begin with a to z"),
     ],
 )
-def test_what_cannot_be_promoted_is_told_and_nothing_written(swept, monkeypatch, arguments, told):
+def test_a_refused_promotion_is_one_line(swept, monkeypatch, arguments, message):
     before = Path("params.yaml").read_text()
-    with pytest.raises(SystemExit, match=f"error: .*{told}"):
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
         run(monkeypatch, *arguments)
     assert Path("params.yaml").read_text() == before
 
@@ -61,11 +61,11 @@ def test_what_cannot_be_promoted_is_told_and_nothing_written(swept, monkeypatch,
 @pytest.mark.parametrize(
     "change", [("  seed: 0\n  # More", "  seed: 1\n  # More"), ("    lr:\n      log", "    jitter:\n      log")]
 )
-def test_a_table_of_another_sweep_is_not_taken(swept, monkeypatch, change):
+def test_a_table_of_another_sweep_is_refused(swept, monkeypatch, change):
     assert change[0] in Path("params.yaml").read_text()
     text = Path("params.yaml").read_text().replace(*change)
     Path("params.yaml").write_text(text)
-    with pytest.raises(SystemExit, match="is not of the sweep in params"):
+    with pytest.raises(SystemExit, match="has the results of another sweep than params"):
         run(monkeypatch, "1", "swept")
 
 
@@ -78,7 +78,7 @@ def test_a_table_of_another_sweep_is_not_taken(swept, monkeypatch, change):
         "b: 2\nconfigs:\n  x:\n    channels:\n      - 1\n      - 2\n",
     ],
 )
-def test_the_entry_comes_after_the_last_however_that_is_written(text):
+def test_a_configuration_is_added_in_any_yaml_style(text):
     found = promote.with_entry(text, "new", {"lr": 1e-5, "flip": True, "name": "yes", "channels": [1, 2]})
     old, new = read(text), read(found)
     entry = new["configs"].pop("new")

@@ -8,7 +8,7 @@ from cifar2 import errors
 from tests.clone import run
 from tests.conftest import ROOT
 from tests.pipeline.test_workflow import run_step
-from tools.pull_request import changed_figures, check, main, picture, section, squeezed
+from tools.pull_request import changed_figures, check, figure, main, section, squeezed
 
 TABLE = """\
 | Path        | Param   | base   | head   |
@@ -19,20 +19,20 @@ TABLE = """\
 BASE, HEAD = "https://github.com/o/r/raw/aaa", "https://github.com/o/r/raw/bbb"
 
 
-def test_a_table_loses_its_width_and_nothing_else():
+def test_a_table_loses_only_its_padding():
     assert squeezed(TABLE) == "| Path | Param | base | head |\n|---|---|---|---|\n| params.yaml | lr | 0.1 | -0.2 |"
 
 
-def test_a_table_stands_below_its_title():
+def test_a_table_follows_its_title():
     assert section("Parameters", TABLE) == f"### Parameters\n\n{squeezed(TABLE)}\n"
 
 
-def test_a_table_without_rows_is_said_in_words():
+def test_a_table_without_rows_becomes_a_sentence():
     empty = "".join(TABLE.splitlines(keepends=True)[:2]) + "\n"
     assert section("Parameters", empty) == "### Parameters\n\nNo difference.\n"
 
 
-def test_figures_are_told_with_what_happened_to_them():
+def test_figures_are_listed_with_their_status():
     diff = "M\0metrics/figures/a.png\0A\0metrics/figures/b c.png\0"
     assert changed_figures(diff) == {"metrics/figures/a.png": "M", "metrics/figures/b c.png": "A"}
     assert changed_figures("") == {}
@@ -42,23 +42,23 @@ def test_figures_are_told_with_what_happened_to_them():
     ("status", "before", "after"),
     [("M", f"{BASE}/m/a.png", f"{HEAD}/m/a.png"), ("A", None, f"{HEAD}/m/a.png"), ("D", f"{BASE}/m/a.png", None)],
 )
-def test_a_figure_is_shown_beside_what_it_was(status, before, after):
-    lines = picture("m/a.png", status, BASE, HEAD).splitlines()
+def test_a_figure_is_shown_before_and_after(status, before, after):
+    lines = figure("m/a.png", status, BASE, HEAD).splitlines()
     assert lines[0] == "<code>m/a.png</code>"
     left, right = lines[-1].strip("|").split("|")
     for shown, url, word in ((left, before, "new"), (right, after, "gone")):
         assert shown.strip() == (f'<img src="{url}" width="400" alt="m/a.png">' if url else word)
 
 
-def test_a_path_cannot_end_the_picture_it_names():
-    shown = picture('m/"><b>.png', "A", BASE, HEAD)
+def test_a_path_is_escaped_in_html():
+    shown = figure('m/"><b>.png', "A", BASE, HEAD)
     assert f'{HEAD}/m/%22%3E%3Cb%3E.png" ' in shown
     assert "<b>" not in shown
 
 
 @pytest.fixture
 def origin(tmp_path):
-    """A server's repository of two commits and their merge, with other parameters in each."""
+    """A remote repository of two commits and their merge, with different parameters."""
     folder = tmp_path / "origin"
     shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     run(folder, "git", "init", "--quiet", "--initial-branch", "main")
@@ -85,7 +85,7 @@ def cloned(origin, *options):
         ("--depth=1", "HEAD~1: this clone has no such commit"),
     ],
 )
-def test_an_incomplete_clone_is_one_line_and_its_advice_helps(origin, monkeypatch, capsys, option, complaint):
+def test_an_incomplete_clone_is_one_line_with_a_fix(origin, monkeypatch, capsys, option, complaint):
     folder = cloned(origin, option)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["pull_request", "HEAD~1", "HEAD"])
@@ -97,7 +97,7 @@ def test_an_incomplete_clone_is_one_line_and_its_advice_helps(origin, monkeypatc
     (advice,) = re.findall("`(.*)`", stop.value.code)
     run(folder, "sh", "-c", advice)
     check("HEAD~1", "HEAD")
-    # And it stays complete.
+    # The clone stays complete:
     for lr in ("0.3", "0.4"):
         (origin / "params.yaml").write_text(f"lr: {lr}\n")
         run(origin, "git", "commit", "--quiet", "--all", "--message", lr)

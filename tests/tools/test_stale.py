@@ -1,4 +1,4 @@
-"""A small pull request: like the project's, a pipeline with a folder that only DVC has, and the extended one."""
+"""Two small pipelines like the project's: one with a folder that is only in DVC, and an extended one."""
 
 import re
 import shutil
@@ -55,7 +55,7 @@ ANOTHER_STAGE = """
 
 
 def small_pipelines(factory: pytest.TempPathFactory) -> Path:
-    """A repository of those files, run and committed, once a session."""
+    """A repository of these files, run and committed once per session."""
     folder = factory.getbasetemp() / "pipelines"
     if folder.exists():
         return folder
@@ -95,28 +95,25 @@ def replace(name: str, old: str, new: str) -> None:
     Path(name).write_text(text.replace(old, new))
 
 
-def found(project: str = "") -> dict[str, list[str]]:
+def stale_stages(project: str = "") -> dict[str, list[str]]:
     with Repo() as root, Repo(project or None) as repo:
         return stale(repo, DVCFileSystem(repo=root, subrepos=True))
 
 
 def both() -> list[dict[str, list[str]]]:
     """For the default pipeline and the extended one."""
-    return [found(), found("extended")]
+    return [stale_stages(), stale_stages("extended")]
 
 
-def test_a_clone_without_data_is_not_stale_when_its_lock_is_of_its_code(clone):
+def test_a_clone_without_data_is_up_to_date(clone, committed):
     assert not list(clone.rglob("*.bin"))
     assert both() == [{}, {}]
-
-
-def test_nor_is_one_whose_cache_has_what_nobody_checked_out(clone, committed):
-    for project in ("", "extended"):
+    for project in ("", "extended"):  # with a cache, but without `dvc checkout`
         run(clone / project, "dvc", "cache", "dir", "--local", str(committed / project / ".dvc/cache"))
     assert both() == [{}, {}]
 
 
-def test_nor_is_the_repository_that_has_the_data(committed, monkeypatch):
+def test_a_repository_with_data_is_up_to_date(committed, monkeypatch):
     monkeypatch.chdir(committed)
     assert both() == [{}, {}]
 
@@ -132,36 +129,36 @@ def test_nor_is_the_repository_that_has_the_data(committed, monkeypatch):
         ("metrics/figures/curve.png", "0.9", "0.95", {"train": ["metrics/figures/curve.png"]}),
     ],
 )
-def test_what_changed_is_told_with_the_stages_that_use_it(clone, name, old, new, expected):
+def test_a_change_is_reported_with_the_stages_that_use_it(clone, name, old, new, expected):
     replace(name, old, new)
-    assert found() == expected
+    assert stale_stages() == expected
 
 
-def test_a_result_that_is_no_longer_in_git_is_told(clone):
+def test_a_result_missing_in_git_is_reported(clone):
     Path("metrics/train.json").unlink()
-    assert found() == {"train": ["metrics/train.json"]}
+    assert stale_stages() == {"train": ["metrics/train.json"]}
 
 
-def test_a_run_of_one_stage_alone_leaves_those_stale_that_depend_on_the_folder_it_writes_to(clone):
-    """Whether the folder is there, empty, or not."""
+def test_a_stage_is_stale_after_its_input_folder_changed(clone):
+    """Whether the folder exists, is empty, or is missing."""
     lock = Path("dvc.lock").read_text()
     (md5,) = re.findall(r"path: data/models/a.bin\n.*\n +md5: (\w+)", lock)
     Path("dvc.lock").write_text(lock.replace(md5, "d" * 32))
     expected = {"select": ["data/models"]}
-    assert found() == expected
+    assert stale_stages() == expected
     shutil.rmtree("data/models")
-    assert found() == expected
+    assert stale_stages() == expected
 
 
-def test_a_stage_that_never_ran_is_told_and_so_is_what_depends_on_it(clone):
+def test_a_new_stage_and_its_dependents_are_stale(clone):
     replace("dvc.yaml", "stages:", f"stages:{ANOTHER_STAGE}")
-    assert found() == {
+    assert stale_stages() == {
         "train_more": ["train.py", "data/models/b.bin"],
         "select": ["data/models/b.bin"],
     }
 
 
-def test_one_line_says_what_changed_and_what_to_do_after_one_for_each_stage(clone, capsys):
+def test_stages_are_listed_before_a_line_with_the_fix(clone, capsys):
     replace("params.yaml", "lr: 0.1", "lr: 0.2")
     with pytest.raises(SystemExit) as stop:
         main()
@@ -173,22 +170,22 @@ def test_one_line_says_what_changed_and_what_to_do_after_one_for_each_stage(clon
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "train.py"])
-def test_the_extended_pipeline_alone_is_a_warning(clone, capsys, name):
-    """As after a change that the default pipeline has run with."""
+def test_a_stale_extended_pipeline_is_a_warning(clone, capsys, name):
+    """As after a change followed by `dvc repro`."""
     replace("params.yaml", "lr: 0.1", "lr: 0.2") if name == "params.yaml" else replace(name, "1 - lr", "2 - lr")
     run(clone, "dvc", "repro", "--quiet")
     changed = "lr" if name == "params.yaml" else name
-    assert found() == {}
+    assert stale_stages() == {}
     main()
     warning, summary = capsys.readouterr().out.splitlines()
     assert warning == (
-        f"warning: the extended pipeline has results of other code or parameters (data/models/a.bin, {changed} changed)"
-        "; `make extended` renews them in an hour or two"
+        f"warning: the extended pipeline is stale (data/models/a.bin, {changed} changed)"
+        "; `make extended` runs it in an hour or two"
     )
-    assert summary == "dvc.lock has the results of this code and these parameters"
+    assert summary == "dvc.lock is up to date with the code and parameters"
 
 
-def test_a_lock_that_git_could_not_merge_is_one_line(clone):
+def test_a_lock_with_merge_conflicts_is_one_line(clone):
     replace("dvc.lock", "stages:", "<<<<<<< HEAD\nstages:")
     with pytest.raises(SystemExit) as stop:
         main()
