@@ -24,6 +24,8 @@ HYPERPARAMETERS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
 ORIGINAL = {"model": "mlp", "family": "mlp", "input": "prepared"}
 CNN = {"model": "cnn", "family": "cnn", "input": "prepared", "channels": [8, 16], **HYPERPARAMETERS}
 LINEAR = {"model": "transfer", "family": "transfer", "input": "features", **HYPERPARAMETERS}
+EXTENDED, ABLATION = ["extended", "configs"], ["extended", "ablation"]
+CHANGES = [*ABLATION, "changes"]
 TUNED = LINEAR | {"input": "prepared", "backbone": "resnet18", "image_size": 64}
 
 
@@ -64,13 +66,13 @@ def test_optional_parameters_are_off_by_default(tmp_path, document):
         "flip_average": False,
         "early_stopping": None,
     }
-    assert not fine.alters_pictures
+    assert not fine.augments
 
 
 @pytest.mark.parametrize("change", [{"flip": True}, {"shift": 1}, {"jitter": 0.1}])
 def test_flip_shift_and_jitter_are_augmentations(tmp_path, document, change):
     document["configs"]["fine"] |= change
-    assert load(tmp_path, document).configs["fine"].alters_pictures
+    assert load(tmp_path, document).configs["fine"].augments
 
 
 def test_each_kind_of_model_has_its_own_keys(tmp_path, document):
@@ -82,6 +84,13 @@ def test_each_kind_of_model_has_its_own_keys(tmp_path, document):
     }
     kinds = {name: type(configuration) for name, configuration in load(tmp_path, document).configs.items()}
     assert [kinds[name] for name in "mclt"] == [params.Mlp, params.Cnn, params.Transfer, params.Transfer]
+
+
+def test_ablation_variants_are_the_base_with_changes(tmp_path, document):
+    document["extended"]["ablation"]["changes"] = {"without_flip": {"flip": False, "epochs": 3}}
+    loaded = load(tmp_path, document)
+    variant = loaded.configs["augmented"].model_copy(update={"flip": False, "epochs": 3})
+    assert loaded.extended_configs == loaded.extended.configs | {"without_flip": variant}
 
 
 @pytest.mark.parametrize(
@@ -161,10 +170,18 @@ def test_each_kind_of_model_has_its_own_keys(tmp_path, document):
         (["configs", "t"], TUNED | {"image_size": None}, "configs.t needs backbone and image_size for input: prepared"),
         (["configs", "t"], TUNED | {"trainable_blocks": -1}, "configs.t.trainable_blocks must be all, or an integer"),
         (["configs", "t"], TUNED | {"trainable_blocks": "some"}, "of at least 0, not 'some'"),
-        (["beyond", "c"], CNN | {"channels": [8]}, "beyond.c.channels needs 2 or more entries"),
-        (["beyond", "c"], CNN | {"family": "svm"}, "beyond.c.family must be 'mlp', 'mlp_augmented', 'cnn' or"),
-        (["beyond", "fine"], CNN, "params.yaml: has fine both in configs and in beyond"),
-        (["beyond"], None, "beyond must be a mapping"),
+        ([*EXTENDED, "c"], CNN | {"channels": [8]}, "extended.configs.c.channels needs 2 or more entries"),
+        ([*EXTENDED, "c"], CNN | {"family": "svm"}, "extended.configs.c.family must be 'mlp', 'mlp_augmented', 'cnn'"),
+        ([*EXTENDED, "fine"], CNN, "params.yaml: has fine twice in configs and extended"),
+        ([*EXTENDED, "without_flip"], CNN, "has without_flip twice in configs and extended"),
+        (["extended"], None, "extended must be a mapping"),
+        ([*ABLATION, "base"], "augment", "has extended.ablation.base: augment, which is not in configs; did you mean"),
+        ([*ABLATION, "base"], "linear", "has extended.ablation.base: linear, which needs input: prepared"),
+        ([*ABLATION, "changes"], {}, "extended.ablation.changes needs 1 or more entries"),
+        ([*CHANGES, "a"], {"model": "cnn"}, "has extended.ablation.changes.a.model, which a variant cannot change"),
+        ([*CHANGES, "a"], {"lr": 0}, "has extended.ablation.changes.a: lr must be above 0, not 0"),
+        ([*CHANGES, "a"], {"flips": True}, "has extended.ablation.changes.a: has no key flips; did you mean flip?"),
+        ([*CHANGES, "a/b"], {"flip": True}, "extended.ablation.changes.a/b is not a valid name"),
         (["features", "backbone"], 18, "features.backbone must be text, not 18"),
         (["features", "image_size"], 0, "features.image_size must be above 0, not 0"),
         (["features", "size"], 64, "features has no key size; it has backbone, image_size, flip_average"),
@@ -176,7 +193,7 @@ def test_each_kind_of_model_has_its_own_keys(tmp_path, document):
         (["data", "val_fraction"], 1.0, "data.val_fraction must be below 1, not 1.0"),
         (["train", "epochs"], 1.5, "train.epochs must be an integer, not 1.5"),
         (["train", "seeds"], [1, 1], "train.seeds has 1 twice"),
-        (["train", "gradients"], "magic", "train.gradients must be 'backpropagation' or 'autograd'"),
+        (["train", "gradients"], "magic", "train.gradients must be 'in_place', 'backpropagation' or"),
         (["train", "precision"], "half", "train.precision must be 'float32' or 'bfloat16', not 'half'"),
         (["train", "device"], "tpu", "train.device must be 'cpu', 'cuda', 'mps' or 'auto', not 'tpu'"),
         (["refit", "seed"], 0, "params.yaml: has refit.seed: 0, which is one of train.seeds"),
@@ -250,9 +267,9 @@ def test_a_misspelled_value_is_one_line_with_the_intended_value(tmp_path, docume
         load(tmp_path, document)
 
 
-def test_bfloat16_needs_backpropagation(tmp_path, document):
+def test_bfloat16_needs_the_in_place_gradients(tmp_path, document):
     document["train"] |= {"precision": "bfloat16", "gradients": "autograd"}
-    with pytest.raises(UserError, match="train needs gradients: backpropagation for precision: bfloat16"):
+    with pytest.raises(UserError, match="train needs gradients: in_place for precision: bfloat16"):
         load(tmp_path, document)
 
 
@@ -269,9 +286,9 @@ def test_a_missing_file_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "a'b", "$(true)", "a\n", "-a", "_a", "1a", "Fine", "a" * 42])
-@pytest.mark.parametrize("kind", ["configs", "beyond"])
-def test_a_name_unsafe_in_commands_or_files_is_refused(tmp_path, document, kind, name):
-    document[kind][name] = CNN
+@pytest.mark.parametrize("keys", [["configs"], EXTENDED], ids=".".join)
+def test_a_name_unsafe_in_commands_or_files_is_refused(tmp_path, document, keys, name):
+    reduce(getitem, keys, document)[name] = CNN
     with pytest.raises(UserError, match="is not a valid name: it must begin with a to z"):
         load(tmp_path, document)
 
@@ -292,8 +309,7 @@ def leaves(tree, keys=()):
 
 
 SMALL = read(ROOT / "params.yaml")
-for kind, names in (("configs", ("fine", "augmented", "linear")), ("beyond", ("convolutional", "fine_tuned"))):
-    SMALL[kind] = {name: SMALL[kind][name] for name in names}
+SMALL["configs"] = {name: SMALL["configs"][name] for name in ("fine", "augmented", "linear")}
 
 
 @pytest.mark.parametrize("value", [None, -1, 2**70, float("nan"), "a", [], {}], ids=repr)
@@ -349,13 +365,14 @@ def test_a_file_that_is_not_utf_8_is_one_line(tmp_path):
 
 def test_anchors_and_merge_keys_work_as_in_dvc(tmp_path):
     text = TEXT.replace("  fine:\n", "  fine: &fine\n").replace(
-        "beyond:\n", "beyond:\n  longer: {<<: *fine, epochs: 120}\n  same: *fine\n"
+        "extended:\n  configs:\n",
+        "extended:\n  configs:\n    longer: {<<: *fine, epochs: 120}\n    same: *fine\n",
     )
     loaded = load(tmp_path, text)
     assert loaded == params.Params.model_validate(parse_yaml(text, "params.yaml"))
     fine = loaded.configs["fine"]
-    assert loaded.beyond["same"] == fine
-    assert loaded.beyond["longer"] == fine.model_copy(update={"epochs": 120})
+    assert loaded.extended.configs["same"] == fine
+    assert loaded.extended.configs["longer"] == fine.model_copy(update={"epochs": 120})
 
 
 def spelled(key, text):

@@ -11,7 +11,7 @@ from cifar2.errors import UserError
 from tests.conftest import random_split
 
 WHITE, BLACK, RED, GREEN = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0)
-NOISE = random_split(1, 0).images[0]
+NOISE = random_split(1, 0).x[0]
 NOISY = Image.fromarray(NOISE.permute(1, 2, 0).numpy())
 # How a camera rotates the image, by EXIF orientation: https://exiftool.org/TagNames/EXIF.html
 TURNED = {

@@ -14,27 +14,19 @@ from cifar2 import files, params
 from cifar2.dataset import splits
 from cifar2.dataset.cifar10 import CLASSES
 from cifar2.deploy import cli
-from cifar2.networks import classifier
+from cifar2.networks import classifier, inference
 from tests.conftest import N_FEATURES, ROOT, random_split
 from tests.networks.test_classifier import CARD
 
-IMAGES = random_split(3, 0).images
+IMAGES = random_split(3, 0).x
 NAMES = ["one.png", "two.png", "three.png"]
 FEATURES = params.Features(backbone="efficientnet_lite0", image_size=32, flip_average=True)
+CNN = {"model": "cnn", "family": "cnn", "channels": [4, 8], "dropout": 0.5, "flip_average": True}
 CARDS = {
     "mlp": CARD,
-    "flipped": CARD.model_copy(
-        update={"shape": classifier.CnnShape(channels=(4, 8), n_classes=2, dropout=0.5), "flip_average": True}
-    ),
-    "features": CARD.model_copy(
-        update={"shape": classifier.MyNetShape(n_l=(N_FEATURES, 2), activation="relu"), "features": FEATURES}
-    ),
-    "ten": CARD.model_copy(
-        update={
-            "shape": classifier.MyNetShape(n_l=(3072, 4, 10), activation="relu"),
-            "classes": CLASSES,
-        }
-    ),
+    "flipped": CARD.model_copy(update={"configuration": params.changed(CARD.configuration, CNN), "n_l": ()}),
+    "features": CARD.model_copy(update={"n_l": (N_FEATURES, 2), "features": FEATURES}),
+    "ten": CARD.model_copy(update={"n_l": (3072, 4, 10), "classes": CLASSES}),
 }
 
 
@@ -71,14 +63,15 @@ def saved(kind, path=cli.FINAL, seeds=(0,)):
     """Save networks with different predictions for each image; returns their probabilities for the images."""
     card, networks = CARDS[kind], {}
     for seed in seeds:
-        network = classifier.build(card.shape, seed)
+        network = classifier.build(card, seed)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.mul_(3)
         networks[f"seed{seed}"] = network.eval()
     classifier.save(path, card, networks, {})
-    x = classifier.inputs(card, IMAGES)
-    return torch.stack([classifier.probabilities(network, x, card.flip_average) for network in networks.values()])
+    x = inference.inputs(card, IMAGES)
+    flip_average = card.configuration.flip_average
+    return torch.stack([inference.probabilities(network, x, flip_average) for network in networks.values()])
 
 
 def test_the_installed_command_is_main():

@@ -14,5 +14,5 @@ def test_the_first_validation_images_of_each_class_are_saved(project, monkeypatc
     names = [f"images/{name}{number}.png" for name in val.classes for number in (1, 2, 3)]
     assert capsys.readouterr().out.split() == names
     for label, name in enumerate(val.classes):
-        expected = val.images[val.labels == label][:3]
+        expected = val.x[val.labels == label][:3]
         assert torch.equal(torch.stack([image_file.read(Path(f"images/{name}{n}.png")) for n in (1, 2, 3)]), expected)
