@@ -1,5 +1,6 @@
 """A clone of the project with one epoch and one seed, in which a test runs commands as its user would."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -67,3 +68,17 @@ def new_clone(folder: Path) -> Path:
     run(folder, "git", "add", ".")
     run(folder, "git", "commit", "--quiet", "-m", "clone")
     return folder
+
+
+def cached_objects(folder: Path) -> list[Path]:
+    """The files of a DVC cache or remote."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.parent.parent.name == "md5"]
+
+
+def cache_is_intact(folder: Path) -> bool:
+    """Whether every file of a cache has the content that its name promises; a file being written has another name."""
+    return all(
+        hashlib.md5(path.read_bytes()).hexdigest() == path.parent.name + path.name.removesuffix(".dir")
+        for path in cached_objects(folder)
+        if path.suffix != ".tmp"
+    )

@@ -211,7 +211,7 @@ def test_what_one_user_ran_the_other_has_without_running_it_metrics_too(machine)
 
 def test_in_the_shared_cache_nobody_can_write_an_object_and_the_group_alone_can_read_it(machine):
     cache, (*users, stranger), _ = machine
-    objects = test_faults.objects(cache)
+    objects = clone.cached_objects(cache)
     assert {path.stat().st_uid for path in objects} == {user.uid for user in users}
     for path in objects:
         assert path.stat().st_mode & 0o777 == 0o444
@@ -232,8 +232,8 @@ def test_neither_a_stage_run_by_hand_nor_a_careless_user_changes_an_object(machi
     cache, (_, user, _), _ = machine
     model = user.folder / MODEL
     user.run("sh", "-c", f"echo careless >> {MODEL}")
-    assert test_faults.are_whole(cache)
+    assert clone.cache_is_intact(cache)
     set_lr(user, 0.013)
     assert user.run("python", "stages/train.py", "fine").returncode == 0
     assert not model.is_symlink()
-    assert test_faults.are_whole(cache)
+    assert clone.cache_is_intact(cache)

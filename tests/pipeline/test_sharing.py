@@ -19,8 +19,7 @@ import pytest
 from dvc.repo import Repo
 from moto.moto_server import threaded_moto_server
 
-from tests.clone import edit, run
-from tests.pipeline.test_faults import are_whole
+from tests.clone import cache_is_intact, edit, run
 from tests.pipeline.test_pipeline import NAMES
 from tools import share_demo
 from tools.share_demo import REMOTES, Person, Remote
@@ -216,7 +215,7 @@ class Team:
 
     def has(self, person):
         """What ``person`` has of the two files; of anything else there is nothing, in the cache neither."""
-        assert are_whole(person.folder / ".dvc/cache")
+        assert cache_is_intact(person.folder / ".dvc/cache")
         found = {name: (person.folder / name).read_bytes() for name in self.contents if (person.folder / name).exists()}
         assert found.items() <= self.contents.items()
         return list(found)
