@@ -1,13 +1,13 @@
-# `make repro` and `make test` are all a newcomer needs; `make help` lists the rest.
-# Not the default, so that an old make asks the shell, which knows the PATH below.
+# A newcomer needs `make repro` and `make test`; `make help` lists the other targets.
+# An old make searches programs itself, in its own PATH, unless SHELL differs from the default.
 SHELL := /bin/bash
 VENV := .venv
-# Given on the command line, never by the environment: other programs read variables of these names too.
+# From the command line only, not from the environment: other programs read variables of these names too.
 PYTHON := python3
 JOBS :=
 REMOTE :=
 UPGRADE :=
-# Containers may run as a user without a name, which DVC asks for.
+# DVC asks for the name of the user, which is unknown in some containers.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -17,14 +17,14 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-repro: install  ## get CIFAR-10, run what changed in the pipeline, JOBS configurations at a time, show the metrics
+repro: install  ## get CIFAR-10, run the stages that changed (JOBS configurations at a time), show the metrics
 	python -m tools.repro $(if $(JOBS),--jobs '$(JOBS)')
 	dvc metrics show
 
 extended: repro  ## the extended pipeline: the CNN, fine-tuning, the ablation (over an hour)
 	cd extended && dvc repro && dvc metrics show
 
-sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or where RAY_ADDRESS says
+sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or on the cluster at RAY_ADDRESS
 	python stages/check_params.py
 	dvc repro verify features
 	python stages/sweep.py
@@ -32,21 +32,21 @@ sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or 
 compare: install  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
 
-exps: install  ## compare experiments: accuracy by configuration, the selected one and its test accuracy
+exps: install  ## compare experiments: accuracy by configuration, selected configuration, test accuracy
 	@python -m tools.exps
 
-watch: install  ## watch what is training now, from another terminal
+watch: install  ## follow the training in progress, from another terminal
 	@python -m tools.watch
 
-bench: install  ## measure how fast it is, against PyTorch (an hour; writes benchmarks/results.*)
+bench: install  ## compare the speed with PyTorch (an hour; writes benchmarks/results.*)
 	python -m benchmarks
 
-# A process for each core, as far as memory goes: each takes a gigabyte.
+# A process per core, at most eight: each takes a gigabyte of memory.
 PARALLEL = --numprocesses logical --maxprocesses 8
 test: install  ## run the tests on all cores (three to six minutes on two)
 	pytest $(PARALLEL) --dist worksteal
 
-coverage: install  ## the same, and which lines of cifar2/ and stages/ none of them runs (half as long again)
+coverage: install  ## run the tests, and list the lines of cifar2/ and stages/ that no test runs (half as long again)
 	coverage erase
 	coverage run -m pytest $(PARALLEL) --dist worksteal
 	coverage report
@@ -55,16 +55,16 @@ test-slow: install  ## run the tests that need the real data, servers or minutes
 	pytest -m slow --ignore tests/sweep/test_cluster.py $(PARALLEL) --dist loadfile --durations 30
 	pytest -m slow tests/sweep/test_cluster.py --durations 10
 
-# The report's test opens it in a real browser; without one it says so and is skipped.
-browser: install  ## install what that test needs: Chromium (Debian's, as root) and axe-core (npm's)
+# A test opens the report in a real browser; it is skipped if there is none.
+browser: install  ## install Chromium (Debian, as root) and axe-core (npm), for the test of the report
 	command -v chromium || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium; }
 	test -d $(VENV)/axe/node_modules/axe-core || npm install --silent --no-save --no-package-lock --prefix $(VENV)/axe axe-core@4.14.1
 
-# Where an init system runs, Debian starts a server of its own with it, on port 22; the tests and the demo do not use it.
-servers:  ## install what the tests of sharing need: an OpenSSH server (Debian's, as root)
+# If an init system is running, Debian starts a server on port 22; the tests and the demo do not use it.
+servers:  ## install an OpenSSH server (Debian, as root), for the tests of sharing
 	PATH="$$PATH:/usr/sbin" command -v sshd || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends openssh-server; }
 
-share-demo: install  ## two people share results over a directory, S3 and SSH, or one of them: REMOTE=ssh
+share-demo: install  ## share results between two people over a directory, S3 and SSH, or one of them: REMOTE=ssh
 	python -m tools.share_demo $(REMOTE)
 
 lint: install  ## check style (ruff), types (mypy) and the workflow (actionlint)
@@ -73,17 +73,17 @@ lint: install  ## check style (ruff), types (mypy) and the workflow (actionlint)
 	mypy
 	actionlint
 
-stale: install  ## name what changed since dvc.lock was written, and the stages that must run again (needs no data)
+stale: install  ## list the changes since dvc.lock was written, and the stages to rerun (needs no data)
 	python -m tools.stale
 
-audit: install  ## look up known vulnerabilities of the locked packages (bandit's rules are ruff's S, in lint)
+audit: install  ## look up known vulnerabilities of the locked packages
 	pip-audit --requirement requirements.txt --require-hashes --disable-pip --progress-spinner off
 
-format: install  ## let ruff rewrite the code
+format: install  ## format the code (ruff)
 	ruff check --fix
 	ruff format
 
-plots-page: install  ## write the page of `dvc plots` again, after an upgrade of vl-convert-python
+plots-page: install  ## rewrite the page of `dvc plots` after an upgrade of vl-convert-python
 	python -m tools.plots_page
 
 readme: install  ## update the tables, code and transcripts in README.md and docs/, from the last commit

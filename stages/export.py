@@ -1,4 +1,4 @@
-"""Write the final model as ONNX, proved equal on the test images, with a card that says what it is."""
+"""Export the final model to ONNX, verify it on the test images, and write its model card."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ from cifar2.training import hardware
 
 MODELS = Path("data/models")
 # Largest difference of two logits, relative to the largest logit.  PyTorch and onnxruntime add the same float32 numbers
-# in another order; by a deep backbone the sums differ by up to 5e-6, 40 roundings.
+# in different orders; in a deep backbone their sums differ by up to 5e-6, 40 roundings.
 TOLERANCE = 1e-5
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     threads = params.load().train.threads
     hardware.fix_convolutions(threads)
     card, networks, _ = classifier.load(MODELS / "final.safetensors")
-    # Its pictures alone: what the model makes of them is known, and nothing is learned from it.
+    # Only the images are used; nothing is selected by the result.
     test = splits.load(Path("data/prepared/test.safetensors"))
     evaluated, _ = files.read_tensors(Path("data/evaluated/final.safetensors"))
     metrics = {
@@ -30,15 +30,15 @@ def main() -> None:
         for name, path in {"prepare": "prepare.json", "refit": "refit.json", "final": "evaluate/final.json"}.items()
     }
     onnx = export.to_onnx(card, networks["final"])
-    logits, found = evaluated["logits"][0], export.run(onnx, test.x, threads)
-    same = int((found.argmax(1) == logits.argmax(1)).sum())
-    difference, tolerance = (found - logits).abs().max().item(), TOLERANCE * logits.abs().max().item()
-    print(f"onnxruntime and PyTorch: {same} of {len(logits)} answers are the same, logits differ by {difference:.1e}")
-    # Logits this close have the same largest one, or two that are equal but for rounding.
+    expected, logits = evaluated["logits"][0], export.run(onnx, test.x, threads)
+    same = int((logits.argmax(1) == expected.argmax(1)).sum())
+    difference, tolerance = (logits - expected).abs().max().item(), TOLERANCE * expected.abs().max().item()
+    print(f"onnxruntime and PyTorch: {same} of {len(expected)} predictions agree, logits differ by {difference:.1e}")
+    # Logits this close agree on the prediction, or two of them are equal up to rounding.
     if not difference <= tolerance:
         raise errors.UserError(
             f"the ONNX model differs from data/models/final.safetensors: logits by {difference:.1e}, "
-            f"tolerance {tolerance:.0e}, answers on {len(logits) - same} test images; nothing was written"
+            f"tolerance {tolerance:.0e}, predictions on {len(expected) - same} test images; nothing was written"
         )
     files.write(MODELS / "final.onnx", onnx)
     files.write(MODELS / "final.md", model_card.text(card, **metrics).encode())

@@ -1,6 +1,6 @@
-"""Pick the best configuration of each family and of all by their validation results; the test split plays no part.
+"""Select the best configuration of each family and of all, by validation results; the test set is not used.
 
-``python stages/select_model.py`` picks from ``configs``, with ``--extended`` from ``extended``.
+``python stages/select_model.py`` selects from ``configs``, with ``--extended`` from ``extended``.
 """
 
 import argparse
@@ -13,15 +13,13 @@ from cifar2.evaluation import selection
 from cifar2.figures import canvas
 from cifar2.figures import select_model as figures
 
-COLUMNS = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "train_accuracy", "gap")
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--extended", action="store_true", help="from the configurations under `extended`")
     extended = parser.parse_args().extended
-    settings = params.load()
-    root, configs = (Path("extended"), settings.extended_configs) if extended else (Path(), settings.configs)
+    parameters = params.load()
+    root, configs = (Path("extended"), parameters.extended_configs) if extended else (Path(), parameters.configs)
     families = {name: configuration.family for name, configuration in configs.items()}
     metrics = {name: files.read_json(root / f"metrics/train/{name}.json") for name in configs}
     ranked = selection.rank(metrics)
@@ -33,24 +31,24 @@ def main() -> None:
     curves = files.join_csv([root / f"metrics/curves/{name}.csv" for name in configs], ("configuration",))
     chosen = {family: root / f"data/models/train/{name}.safetensors" for family, name in best.items()}
     for path in chosen.values():
-        files.read_tensors(path)  # so that damage is not handed on under another name
-    # The seeds' models of each family's best, for evaluate: it can then depend on them and on no loser's.
+        files.read_tensors(path)  # raises an error for a corrupted file, which must not be copied
+    # Copies of the best models of each family, so that evaluate depends on them alone.
     for family, path in chosen.items():
         files.write(root / f"data/models/{family}.safetensors", files.read(path))
     files.write(root / "metrics/curves.csv", curves)
     files.write_csv(
         root / "metrics/ranking.csv",
-        ("rank", "name", "family", "tied", "tied_on_loss", *COLUMNS, "bad_epoch_loss"),
+        ("rank", "name", "family", "tied", "tied_on_loss", *selection.NUMBERS, "bad_epoch_loss"),
         [
             (
                 *(row.rank, row.name, families[row.name], row.tied, row.tied_on_loss),
-                *(row.metrics[c] for c in COLUMNS),
+                *(row.metrics[c] for c in selection.NUMBERS),
                 row.bad_epoch_loss,
             )
             for row in ranked
         ],
     )
-    canvas.write(root / "metrics/figures/ranking.png", figures.ranking(ranked, families, len(settings.train.seeds)))
+    canvas.write(root / "metrics/figures/ranking.png", figures.ranking(ranked, families, len(parameters.train.seeds)))
     files.write_json(
         root / "metrics/select.json",
         {
@@ -59,7 +57,7 @@ def main() -> None:
             "rule": selection.RULE,
         },
     )
-    # All that refit knows, so that it runs again when this changes and not when a loser does.
+    # The only input of refit from here, so that it reruns if the selection changes, and not if another result does.
     files.write_json(
         root / "data/models/selected.json", {"name": selected, "configuration": configs[selected].model_dump()}
     )

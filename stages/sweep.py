@@ -1,7 +1,7 @@
-"""Try many configurations, drawn from a space, on Ray: ``python stages/sweep.py``.
+"""Try many configurations from a search space, on Ray: ``python stages/sweep.py``.
 
-What a trial found is kept in ``.sweep``, under a hash of all that it depends on, and is not trained again: neither
-after an interruption nor when there are more trials than last time.
+The results of a trial are kept in ``.sweep`` under a fingerprint, so that it is not trained again after an interruption
+or in a larger sweep.
 """
 
 import argparse
@@ -18,40 +18,40 @@ from cifar2.figures import sweep as figures
 from cifar2.sweep import space, trial
 from cifar2.training.fingerprint import fingerprint
 
-# Outside of what DVC knows, which deletes the outputs of a stage before it runs.
+# Not a DVC output: DVC deletes a stage's outputs before running it.
 FOLDER = Path(".sweep")
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    everything = params.load()
-    settings = everything.sweep
-    base = everything.configs[settings.base]
-    points = [space.point(settings.space, settings.seed, number) for number in range(settings.trials)]
+    parameters = params.load()
+    sweep_params = parameters.sweep
+    base = parameters.configs[sweep_params.base]
+    points = [space.point(sweep_params.space, sweep_params.seed, number) for number in range(sweep_params.trials)]
     configurations = [space.configuration(base, point) for point in points]
 
-    train = everything.train.model_copy(update={"seeds": settings.seeds})
+    train = parameters.train.model_copy(update={"seeds": sweep_params.seeds})
     folder = Path("data", base.input)
     inputs = [folder / "train.safetensors", folder / "val.safetensors"]
-    parameters = {"train": train, "normalise": everything.normalise, "asha": settings.asha}
-    common = fingerprint(parameters, inputs, Path(trial.__file__))
+    depends_on = {"train": train, "normalise": parameters.normalise, "asha": sweep_params.asha}
+    common = fingerprint(depends_on, inputs, Path(trial.__file__))
     keys = [hashlib.sha256(f"{common}{c.model_dump_json()}".encode()).hexdigest()[:16] for c in configurations]
     by_key = dict(zip(keys, configurations, strict=True))
 
     waiting = {key: c for key, c in by_key.items() if not (FOLDER / f"{key}.json").exists()}
-    print(f"{len(by_key)} trials, of which {len(waiting)} are to be run", flush=True)
+    print(f"{len(by_key)} trials, {len(waiting)} of them new", flush=True)
     if waiting:
         try:
             from cifar2.sweep import cluster
         except ModuleNotFoundError as error:
             raise errors.UserError(f"no {error.name} here; `make install` gets all that the sweep needs") from error
         splits = dataset.load(inputs[0]), dataset.load(inputs[1])
-        trials = trial.Trials(everything.model_copy(update={"train": train}), *splits, waiting)
+        trials = trial.Trials(parameters.model_copy(update={"train": train}), *splits, waiting)
         cluster.run(
             list(waiting),
             trials.run,
             {"cpu": 1 if base.model == "mlp" else train.threads, "gpu": int(train.device == "cuda")},
-            settings.asha,
+            sweep_params.asha,
             lambda key, outcome: files.write_json(FOLDER / f"{key}.json", outcome),
             max((_accuracy(key) for key in by_key.keys() - waiting.keys()), default=0.0),
         )
@@ -68,8 +68,8 @@ def main() -> None:
         raise errors.UserError("every trial diverged; lower sweep.space.lr in params.yaml")
     table = [(rank, *row.values()) for rank, row in enumerate(rows, 1)]
     files.write_csv(Path("metrics/sweep.csv"), ("rank", *rows[0]), table)
-    canvas.write(Path("metrics/figures/sweep.png"), figures.trials(measured, settings.space))
-    canvas.write(Path("metrics/figures/sweep_by_parameter.png"), figures.by_parameter(measured, settings.space))
+    canvas.write(Path("metrics/figures/sweep.png"), figures.trials(measured, sweep_params.space))
+    canvas.write(Path("metrics/figures/sweep_by_parameter.png"), figures.by_parameter(measured, sweep_params.space))
 
 
 def _accuracy(key: str) -> float:
@@ -79,7 +79,7 @@ def _accuracy(key: str) -> float:
 
 
 def _order(row: dict[str, Any]) -> tuple[bool, bool, float, float, int]:
-    """The best first; after those that were trained to their end those that were stopped, then those that diverged."""
+    """The sort key: the best first; stopped trials after finished ones, diverged ones last."""
     measured = -(row["val_accuracy"] or 0), row["val_loss"] or 0
     return row["diverged"] is not None, row["stopped"] is not None, *measured, row["trial"]
 

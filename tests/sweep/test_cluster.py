@@ -137,7 +137,7 @@ def test_killed_processes_lose_and_repeat_no_finished_trial(swept, by_hand):
 
     # The rest runs without a cluster, until the driver is killed.
     assert kill_when(start(folder), partial(finished, folder, len(before) + 2))
-    assert f"{N} trials, of which {N - len(before)} are to be run" in log(folder)
+    assert f"{N} trials, {N - len(before)} of them new" in log(folder)
     assert before.items() < finished_files(folder).items()
     before = finished_files(folder)
     assert len(before) < N
@@ -148,7 +148,7 @@ def test_killed_processes_lose_and_repeat_no_finished_trial(swept, by_hand):
     wait_until(driver, lambda: finished(folder, len(before) + 1) and kill_a_worker(driver))
     assert driver.poll() is None
     assert driver.wait() == 0
-    assert f"{N} trials, of which {N - len(before)} are to be run" in log(folder)
+    assert f"{N} trials, {N - len(before)} of them new" in log(folder)
     assert before.items() < finished_files(folder).items()
     assert results(folder) == by_hand
 
