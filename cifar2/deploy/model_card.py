@@ -1,4 +1,4 @@
-"""The page that goes with a model: what it is, what it learned from, how good it is, and what it is not for."""
+"""The model card: what the final model is, its training data, test results and limitations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,24 +8,24 @@ from cifar2.networks.classifier import Card
 
 
 def kind(card: Card) -> str:
-    """What kind of classifier a model is, in a phrase that begins with its article."""
+    """The kind of classifier, as a phrase with its article."""
     if card.features:
         return (
-            f"a linear classifier on features of the pictures at {card.features.image_size} pixels, found by "
-            f"{card.features.backbone}, which had learned from ImageNet"
+            f"a linear classifier on features of {card.features.backbone}, pretrained on ImageNet "
+            f"(images resized to {card.features.image_size} pixels)"
         )
     if isinstance(card.configuration, params.Transfer):
-        return f"{card.configuration.backbone}, which had learned from ImageNet, with a new last layer"
+        return f"a fine-tuned {card.configuration.backbone}, pretrained on ImageNet, with a new last layer"
     if isinstance(card.configuration, params.Cnn):
         return "a convolutional network"
     return "a fully connected network (MyNet)"
 
 
 def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final: Mapping[str, Any]) -> str:
-    """The page, in Markdown, with the sections of Mitchell et al., "Model cards for model reporting" (2019).
+    """The card, in Markdown, after Mitchell et al., "Model cards for model reporting" (2019).
 
     Args:
-        card: of the model.
+        card: the description of the model.
         prepare: ``metrics/prepare.json``.
         refit: ``metrics/refit.json``.
         final: ``metrics/evaluate/final.json``.
@@ -34,40 +34,41 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
     classes = f"{', '.join(first)} or {last}"
     roc_auc = "area under the ROC curve" if len(card.classes) == 2 else "mean area under the classes' ROC curves"
     low, high = final["test_accuracy_ci95"]
-    everything, unseen = final["subsets"]
+    all_images, unseen = final["subsets"]
     n_images = sum(prepare[f"n_{split}"] for split in refit["trained_on"])
-    others = "of them" if "val" in refit["trained_on"] else "further ones"
+    selected_on = f"{prepare['n_val']:,} {'of these' if 'val' in refit['trained_on'] else 'other'} images"
     rows = "\n".join(
-        f"| {m['class']} | {m['precision']:.4f} | {m['recall']:.4f} | {m['f1']:.4f} |" for m in everything["per_class"]
+        f"| {m['class']} | {m['precision']:.4f} | {m['recall']:.4f} | {m['f1']:.4f} |" for m in all_images["per_class"]
     )
     return f"""# CIFAR-2, final model
 
-## What it is
-A classifier of pictures of 32 x 32 pixels: {classes}. It is {kind(card)};
-{final["n_parameters"]:,} parameters learned from these pictures, as configuration `{card.name}` says.
-`final.safetensors` holds its weights for `cifar2 predict` and `cifar2.networks.classifier.load`, `final.onnx` the
-whole of it, from uint8 pictures (N x 3 x 32 x 32, red, green, blue) to logits; on all test images onnxruntime's logits
-match PyTorch's up to rounding.
+## Model
+A classifier of images of 32 x 32 pixels: {classes}. It is {kind(card)},
+with {final["n_parameters"]:,} trainable parameters (configuration `{card.name}`).
+`final.safetensors` holds its weights, for `cifar2 predict` and `cifar2.networks.classifier.load`. `final.onnx` is the
+whole model, from uint8 images (N x 3 x 32 x 32, red, green, blue) to logits. On all test images its logits match
+PyTorch's up to rounding.
 
-## What it learned from
-{n_images:,} images of CIFAR-10's training part (Krizhevsky, 2009). Its configuration was selected by
-{prepare["n_val"]:,} {others}; its seed played no part in that.
+## Training data
+{n_images:,} images of CIFAR-10's training set (Krizhevsky, 2009). The configuration was selected on
+{selected_on}; the seed of the model took no part in the selection.
 
-## How good it is
-On {everything["n"]:,} test images that nothing was tuned on:
+## Test results
+On {all_images["n"]:,} test images that nothing was tuned on:
 
 * accuracy {final["test_accuracy"]:.4f}, 95 % interval {low:.4f} to {high:.4f} (Wilson)
-* without the {everything["n"] - unseen["n"]} that have a near-duplicate in CIFAR-10's training part: \
+* accuracy without the {all_images["n"] - unseen["n"]} images that have a near-duplicate in CIFAR-10's training set: \
 {unseen["accuracy"]:.4f}
-* {roc_auc} {everything["roc_auc"]:.4f}; expected calibration error {everything["calibration_error"]:.4f}
+* {roc_auc} {all_images["roc_auc"]:.4f}; expected calibration error {all_images["calibration_error"]:.4f}
 
 | class | precision | recall | F1 |
 |---|---|---|---|
 {rows}
 
-## What it is not for
-* Every picture is one of its classes to it; of anything else its answer means nothing, however sure it is.
-* Its pictures were small, with the thing in the middle. Large photographs are made as small, and may lose it.
-* The numbers hold for pictures drawn as CIFAR-10's were. On others expect less, and measure.
-* Nothing that matters should be decided by it: it is for learning and teaching.
+## Limitations
+* Every image is assigned one of these classes. On any other subject the prediction means nothing, however confident.
+* The training images were small, with the object in the middle. Large photographs are resized to 32 x 32 pixels, and
+  may lose the object.
+* The results hold for images like CIFAR-10's. On others expect less, and measure.
+* The model is for learning and teaching. Base no decision that matters on it.
 """

@@ -1,6 +1,6 @@
-"""The report's interactive charts: Vega-Lite specifications, made with Altair from rows of the metrics.
+"""The interactive charts of the report: Vega-Lite specifications, made with Altair from rows of the metrics.
 
-Each function takes rows as ``csv.DictReader`` gives them, with numbers for text where numbers are meant.
+Each function takes the rows of a CSV file as ``files.read_csv`` returns them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ import altair as alt
 from cifar2.figures.colours import BLUE, GREEN, GREY, ORANGE
 
 Rows = Sequence[Mapping[str, Any]]
-# Okabe and Ito's palette; with more configurations than colours the dashes tell them apart.
+# Okabe and Ito's palette; beyond its eight colours, dashes tell configurations apart.
 PALETTE = [BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9", GREY, "#B8A900"]
-# For more than eight classes.  Petroff's, told apart by colour-blind readers too ("Accessible color sequences for data
-# visualization", 2021); as many colours as CIFAR-10 has classes.
+# A colour for each of CIFAR-10's ten classes: Petroff's palette, also safe for colour-blind readers ("Accessible color
+# sequences for data visualization", 2021).
 TEN = ["#3F90DA", "#FFA90E", "#BD1F01", "#94A4A2", "#832DB6", "#A96B59", "#E76300", "#B9AC70", "#717581", "#92DADD"]
 HEIGHT = 300
-LINES = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolSize=400)
+LINE_LEGEND = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolSize=400)
 
 
 def curves(rows: Rows, quantity: str, title: str) -> alt.LayerChart:
-    """A quantity by epoch: a line a configuration, with a band from seed to seed.
+    """A quantity by epoch: one line per configuration, the mean over the seeds, with a band of one standard error.
 
     Args:
         rows: of ``metrics/curves.csv``.
@@ -38,7 +38,7 @@ def curves(rows: Rows, quantity: str, title: str) -> alt.LayerChart:
             title="configuration",
             sort=names,
             scale=alt.Scale(domain=names, range=PALETTE),
-            legend=LINES,
+            legend=LINE_LEGEND,
         ),
     )
     axis = alt.Y(f"{quantity}:Q", title=title, scale=alt.Scale(zero=False))
@@ -55,7 +55,7 @@ def curves(rows: Rows, quantity: str, title: str) -> alt.LayerChart:
 
 
 def ranking(rows: Rows) -> alt.LayerChart:
-    """Validation accuracy with its standard error, the best configuration on top."""
+    """Validation accuracy with its standard error, the selected configuration on top."""
     names = [row["name"] for row in rows]
     families = list(dict.fromkeys(row["family"] for row in rows))
     base = _chart(rows).encode(
@@ -86,26 +86,20 @@ def ranking(rows: Rows) -> alt.LayerChart:
 
 
 def roc(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
-    """True against false positive rate, a line a class, and the diagonal of pure chance."""
-    # One point a pixel: thousands more would make the page larger, and no curve finer.
+    """True against false positive rate, one line per class, and the diagonal of pure chance."""
+    # One point per pixel: thousands more would enlarge the page, and not refine the curve.
     kept = {
         (row["class"], round(1000 * row["false_positive_rate"]), round(HEIGHT * row["true_positive_rate"])): row
         for row in rows
     }
     chosen = alt.selection_point(fields=["class"], bind="legend")
-    palette = PALETTE if len(classes) <= len(PALETTE) else TEN
     line = (
         _chart(list(kept.values()))
         .mark_line(interpolate="linear")
         .encode(
             alt.X("false_positive_rate:Q", title="false positive rate"),
             alt.Y("true_positive_rate:Q", title="true positive rate"),
-            alt.Color(
-                "class:N",
-                title="class",
-                scale=alt.Scale(domain=classes, range=palette),
-                legend=LINES,
-            ),
+            alt.Color("class:N", title="class", scale=alt.Scale(domain=classes, range=TEN), legend=LINE_LEGEND),
             opacity=alt.condition(chosen, alt.value(1), alt.value(0.1)),
             order="false_positive_rate:Q",
             tooltip=["class:N", *(alt.Tooltip(f"{k}_positive_rate:Q", format=".4f") for k in ("false", "true"))],
@@ -115,13 +109,11 @@ def roc(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
 
 
 def calibration(rows: Rows) -> alt.LayerChart:
-    """How often answers are right against how sure they are, with 95 % intervals, and the diagonal of no error."""
+    """Accuracy against confidence, with 95 % intervals, and the diagonal of perfect calibration."""
     least = min(min(row["confidence"], row["accuracy_low"]) for row in rows)
-    base = _chart(rows).encode(
-        alt.X("confidence:Q", title="mean confidence of the answers", scale=alt.Scale(zero=False))
-    )
+    base = _chart(rows).encode(alt.X("confidence:Q", title="mean confidence", scale=alt.Scale(zero=False)))
     bars = base.mark_rule(size=2, color=BLUE).encode(
-        alt.Y("accuracy_low:Q", title="share of right answers", scale=alt.Scale(zero=False)), alt.Y2("accuracy_high:Q")
+        alt.Y("accuracy_low:Q", title="accuracy", scale=alt.Scale(zero=False)), alt.Y2("accuracy_high:Q")
     )
     points = base.mark_point(filled=True, opacity=1, size=60, color=BLUE).encode(
         alt.Y("accuracy:Q"),

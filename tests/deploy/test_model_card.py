@@ -2,7 +2,6 @@ import pytest
 
 from cifar2 import params
 from cifar2.deploy import model_card
-from cifar2.networks import classifier
 from tests.networks.test_classifier import CARD
 
 PREPARE = {"n_train": 9024, "n_val": 976}
@@ -24,59 +23,66 @@ FINAL = {
         {"n": 1935, "accuracy": 0.97571},
     ],
 }
+COMMON = {"family": "transfer", "input": "prepared", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
 
 
 def text(card=CARD, refit=REFIT):
     return model_card.text(card, PREPARE, refit, FINAL)
 
 
-def test_its_sections_say_what_the_model_is_learned_can_do_and_is_not_for():
+def test_the_card_has_its_sections():
     sections = [line.removeprefix("## ") for line in text().splitlines() if line.startswith("## ")]
-    assert sections == ["What it is", "What it learned from", "How good it is", "What it is not for"]
+    assert sections == ["Model", "Training data", "Test results", "Limitations"]
 
 
 @pytest.mark.parametrize(
     "fact",
     [
         "airplane or bird",
-        "It is a fully connected network (MyNet);\n1,643,234 parameters learned from these pictures",
+        "It is a fully connected network (MyNet),\nwith 1,643,234 trainable parameters (configuration `fine`).",
         "9,024 images",
-        "976 further ones",
+        "selected on\n976 other images",
         "On 2,000 test images",
         "accuracy 0.9765, 95 % interval 0.9689 to 0.9823",
-        "without the 65 that have a near-duplicate in CIFAR-10's training part: 0.9757",
+        "without the 65 images that have a near-duplicate in CIFAR-10's training set: 0.9757",
         "* area under the ROC curve 0.9966;",
         "calibration error 0.0123",
         "| airplane | 0.9713 | 0.9820 | 0.9766 |",
         "| bird | 0.9818 | 0.9710 | 0.9764 |",
     ],
 )
-def test_every_number_stands_in_it(fact):
+def test_the_card_contains_every_number(fact):
     assert fact in text()
 
 
-def test_all_classes_are_named():
-    page = text(CARD.model_copy(update={"classes": ("cat", "dog", "frog")}))
-    assert "32 x 32 pixels: cat, dog or frog." in page
-    assert "* mean area under the classes' ROC curves 0.9966;" in page
+def test_the_card_names_all_classes():
+    card = text(CARD.model_copy(update={"classes": ("cat", "dog", "frog")}))
+    assert "32 x 32 pixels: cat, dog or frog." in card
+    assert "* mean area under the classes' ROC curves 0.9966;" in card
 
 
-def test_what_makes_the_features_is_named_where_there_are_any():
+def test_the_card_names_the_feature_extractor():
     features = params.Features(backbone="resnet18", image_size=112, flip_average=False)
-    found = text(CARD.model_copy(update={"features": features}))
-    assert "features of the pictures at 112 pixels, found by resnet18, which had learned from ImageNet" in found
+    kind = model_card.kind(CARD.model_copy(update={"features": features}))
+    assert kind == "a linear classifier on features of resnet18, pretrained on ImageNet (images resized to 112 pixels)"
     assert "ImageNet" not in text()
 
 
-def test_a_network_that_had_learned_elsewhere_is_told_as_one():
-    shape = classifier.TransferShape(backbone="resnet18", image_size=64, trainable_blocks=1, n_classes=2, dropout=0.0)
-    found = text(CARD.model_copy(update={"shape": shape}))
-    assert "It is resnet18, which had learned from ImageNet, with a new last layer" in found
-    shape = classifier.CnnShape(channels=(4, 8), n_classes=2, dropout=0.0)
-    assert "It is a convolutional network;" in text(CARD.model_copy(update={"shape": shape}))
+@pytest.mark.parametrize(
+    ("configuration", "kind"),
+    [
+        (
+            params.Transfer(model="transfer", **COMMON, backbone="resnet18", image_size=64, trainable_blocks=1),
+            "a fine-tuned resnet18, pretrained on ImageNet, with a new last layer",
+        ),
+        (params.Cnn(model="cnn", **COMMON, channels=[4, 8], dropout=0.5), "a convolutional network"),
+    ],
+)
+def test_the_card_names_the_kind_of_network(configuration, kind):
+    assert model_card.kind(CARD.model_copy(update={"configuration": configuration})) == kind
 
 
-def test_images_that_selected_it_and_that_it_then_learned_from_are_no_further_ones():
-    found = text(refit={"trained_on": ["train", "val"]})
-    assert "10,000 images" in found
-    assert "selected by\n976 of them" in found
+def test_images_used_for_selection_and_training_are_named_so():
+    card = text(refit={"trained_on": ["train", "val"]})
+    assert "10,000 images" in card
+    assert "selected on\n976 of these images" in card

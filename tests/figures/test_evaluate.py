@@ -14,7 +14,7 @@ def test_the_confusion_matrix_shows_counts_and_fractions():
 
 @pytest.mark.parametrize("n", [0, 1, 7])
 def test_the_gallery_shows_each_image_under_its_caption(n):
-    figure = evaluate.misclassified(random_split(8, 0).images[:n], [f"image {i}" for i in range(n)], "title")
+    figure = evaluate.misclassified(random_split(8, 0).x[:n], [f"image {i}" for i in range(n)], "title")
     assert sum(bool(axes.images) for axes in figure.axes) == n
     assert all(f"image {i}" in texts(figure) for i in range(n))
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from matplotlib.text import Text
 
-from cifar2.dataset import cifar10, splits
+from cifar2.dataset import cifar10
+from cifar2.dataset.examples import normalise
 from cifar2.figures import prepare
 from tests.conftest import random_split
 from tests.figures.test_canvas import texts
@@ -15,8 +16,8 @@ from tests.figures.test_canvas import texts
 @pytest.mark.parametrize("classes", [("airplane", "bird"), ("cat", "dog", "frog", "ship")])
 def test_samples_show_every_class_before_and_after(classes):
     split = random_split(60, 0, classes)
-    x = splits.normalise(split.images, [0.5] * 3, [0.5] * 3)
-    shown = texts(prepare.samples(split.images, x, split.labels, classes))
+    x = normalise(split.x, [0.5] * 3, [0.5] * 3)
+    shown = texts(prepare.samples(split.x, x, split.labels, classes))
     for name in classes:
         assert f"{name}\nas it is" in shown
         assert f"{name}\nnormalised" in shown
@@ -24,8 +25,8 @@ def test_samples_show_every_class_before_and_after(classes):
 
 def test_samples_of_a_class_of_few_images_are_drawn():
     split = random_split(3, 0)
-    x = splits.normalise(split.images, [0.5] * 3, [0.5] * 3)
-    assert "bird" in texts(prepare.samples(split.images, x, split.labels, split.classes))
+    x = normalise(split.x, [0.5] * 3, [0.5] * 3)
+    assert "bird" in texts(prepare.samples(split.x, x, split.labels, split.classes))
 
 
 def test_the_class_distribution_shows_counts_and_fractions():
@@ -52,7 +53,7 @@ def test_texts_of_the_class_distribution_do_not_overlap(classes):
 
 @pytest.mark.parametrize("n", [0, 1, 11])
 def test_pairs_are_drawn_side_by_side_with_captions(n):
-    left, right = random_split(11, 0).images[:n], random_split(11, 1).images[:n]
+    left, right = random_split(11, 0).x[:n], random_split(11, 1).x[:n]
     figure = prepare.pairs(left, right, [f"image {i}" for i in range(n)], "title")
     shown = [axes for axes in figure.axes if axes.images]
     assert len(shown) == n

@@ -1,4 +1,4 @@
-"""The report as a reader meets it: in a real browser, by hand, on a phone, in the dark, on paper, by ear."""
+"""The report in a real browser: clicks, a phone, dark mode, paper, accessibility."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 from tests.conftest import ROOT
 
 CHROMIUM = shutil.which("chromium")
-# What tells barriers for readers who cannot see, or not well (https://github.com/dequelabs/axe-core).
+# Accessibility checks (https://github.com/dequelabs/axe-core).
 AXE = ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and AXE.exists()), reason="there is no Chromium or no axe-core: `make browser` installs them"
@@ -32,7 +32,7 @@ def chromium():
 
 @pytest.fixture
 def visit(reported, chromium):
-    """Open the report in a window of its own; whatever it complains of or asks the network for is a failure."""
+    """Open the report in a new window; any warning, error or network request is a failure."""
     complaints, contexts = [], []
 
     def open_page(viewport=WIDE, color_scheme="light"):
@@ -72,7 +72,7 @@ def test_a_screenshot_is_not_blank(visit, tmp_path):
     assert all(screen.std() > 5 for screen in np.array_split(pixels, 8))
 
 
-def test_the_gallery_shows_what_is_asked_for(visit):
+def test_the_gallery_shows_the_chosen_images(visit):
     page = visit()
     of_all = [
         (item.get_attribute("data-class"), float(item.get_attribute("data-confidence")))
@@ -85,11 +85,11 @@ def test_the_gallery_shows_what_is_asked_for(visit):
         return n
 
     assert shown() == len(of_all)
-    assert page.locator("#filter-confidence").get_attribute("min") == "50", "of two classes no answer is less sure"
+    assert page.locator("#filter-confidence").get_attribute("min") == "50", "the lowest confidence of two classes"
     page.select_option("#filter-class", "bird")
     n_birds = sum(name == "bird" for name, _ in of_all)
     assert 0 < shown() == n_birds < len(of_all)
-    # Between the least and the most confident bird.
+    # Between the lowest and the highest confidence of a bird.
     limit = round(50 * sum(f(c for name, c in of_all if name == "bird") for f in (min, max)))
     page.locator("#filter-confidence").fill(str(limit))
     assert page.locator("#shown-confidence").inner_text() == f"{limit}\u00a0%"
@@ -100,7 +100,7 @@ def test_the_gallery_shows_what_is_asked_for(visit):
     assert shown() == len(of_all)
 
 
-def test_a_click_on_a_name_in_the_legend_fades_the_others(visit):
+def test_a_click_in_the_legend_fades_the_other_curves(visit):
     chart = visit().locator("#chart-val_loss")
 
     def faded():
@@ -115,7 +115,7 @@ def test_a_click_on_a_name_in_the_legend_fades_the_others(visit):
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
-def test_there_is_no_barrier_and_nothing_sticks_out(visit, viewport, color_scheme):
+def test_the_page_is_accessible_and_does_not_overflow(visit, viewport, color_scheme):
     page = visit(viewport, color_scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
     page.evaluate(AXE.read_text())
@@ -123,7 +123,7 @@ def test_there_is_no_barrier_and_nothing_sticks_out(visit, viewport, color_schem
     assert [(v["id"], v["help"], v["nodes"][0]["html"]) for v in violations] == []
 
 
-def test_the_dark_page_is_dark_and_its_charts_are_legible(visit):
+def test_the_dark_page_is_dark_and_legible(visit):
     def brightness(page, selector, name):
         red, green, blue = re.findall(r"[\d.]+", page.eval_on_selector(selector, f"e => getComputedStyle(e).{name}"))[
             :3
@@ -138,16 +138,16 @@ def test_the_dark_page_is_dark_and_its_charts_are_legible(visit):
     assert brightness(dark, cell, "color") > 200 > 55 > brightness(light, cell, "color")
 
 
-def test_every_picture_is_described(visit):
-    pictures = visit().locator("img").all()
-    assert len(pictures) > 3
-    assert all(picture.get_attribute("alt") for picture in pictures)
+def test_every_image_is_described(visit):
+    images = visit().locator("img").all()
+    assert len(images) > 3
+    assert all(image.get_attribute("alt") for image in images)
 
 
-def test_on_paper_everything_fits_and_nothing_is_there_to_be_clicked(visit):
+def test_paper_fits_everything_and_has_no_controls(visit):
     page = visit(color_scheme="dark")
     page.emulate_media(media="print")
-    # As narrow as a sheet, which charts are not drawn anew for.
+    # As narrow as a sheet; charts are not redrawn for it.
     page.add_style_tag(content="body { width: 700px }")
     for name in CHARTS:
         assert page.locator(f"#chart-{name} svg").bounding_box()["width"] <= 700, name

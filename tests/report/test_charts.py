@@ -21,7 +21,7 @@ CALIBRATION = [
     {"n": 5.0, "confidence": 0.625, "accuracy": 0.5, "accuracy_low": 0.25, "accuracy_high": 0.75},
     {"n": 5.0, "confidence": 0.875, "accuracy": 0.75, "accuracy_low": 0.5, "accuracy_high": 0.9375},
 ]
-# Each with the titles of its axes and legends, and some of the rows that it draws.
+# Each chart with the titles of its axes and legends, and some of its rows.
 CHARTS = {
     "curves": (
         charts.curves(CURVES, "val_loss", "validation loss (cross-entropy)"),
@@ -36,15 +36,15 @@ CHARTS = {
     ),
     "calibration": (
         charts.calibration(CALIBRATION),
-        {"mean confidence of the answers", "share of right answers"},
+        {"mean confidence", "accuracy"},
         [*CALIBRATION, {"x": 0.25, "y": 0.25}, {"x": 1, "y": 1}],
     ),
 }
-OF_EACH = pytest.mark.parametrize("name", CHARTS)
+EACH_CHART = pytest.mark.parametrize("name", CHARTS)
 
 
 def find(specification, key):
-    """Everything that stands under ``key``, however deep."""
+    """Every value of ``key``, at any depth."""
     if isinstance(specification, dict):
         for k, value in specification.items():
             if k == key:
@@ -65,60 +65,61 @@ def data(specification):
 
 
 def encodings(specification, channel):
-    """What the layers say of ``channel``."""
+    """The encodings of ``channel`` in all layers."""
     return [encoding[channel] for encoding in find(specification, "encoding") if channel in encoding]
 
 
-@OF_EACH
-def test_a_chart_is_valid_vega_lite_as_wide_as_the_page(name):
+@EACH_CHART
+def test_a_chart_is_valid_and_as_wide_as_the_page(name):
     specification = CHARTS[name][0].to_dict(validate=True)
     assert specification["width"] == "container"
     assert specification["height"] > 0
     json.dumps(specification, allow_nan=False)
 
 
-@OF_EACH
-def test_every_axis_and_legend_has_a_title_in_words(name):
+@EACH_CHART
+def test_every_axis_and_legend_has_a_title(name):
     chart, titles, _ = CHARTS[name]
     specification = chart.to_dict()
     for axis in "x", "y":
         assert {encoding.get("title") for encoding in encodings(specification, axis)} & titles
-    found = {encoding.get("title") for channel in ("x", "y", "color") for encoding in encodings(specification, channel)}
-    assert found - {None} == titles
+    channels = {
+        encoding.get("title") for channel in ("x", "y", "color") for encoding in encodings(specification, channel)
+    }
+    assert channels - {None} == titles
 
 
-@OF_EACH
-def test_a_chart_holds_its_data_and_asks_for_none(name):
+@EACH_CHART
+def test_a_chart_contains_its_data(name):
     chart, _, rows = CHARTS[name]
     specification = chart.to_dict()
-    found = data(specification)
     for row in rows:
-        assert row in found
+        assert row in data(specification)
     assert not list(find(specification, "url"))
 
 
-def test_curves_keep_one_quantity_and_the_order_of_the_configurations():
+def test_curves_keep_one_quantity_and_the_configurations_order():
     specification = charts.curves(CURVES, "val_loss", "loss").to_dict()
     assert all(set(row) == {"configuration", "seed", "epoch", "val_loss"} for row in data(specification))
     for colour in encodings(specification, "color"):
         assert colour["scale"]["domain"] == ["precise", "fast"]
 
 
-def test_curves_are_means_over_the_seeds_with_a_standard_error_around():
+def test_curves_are_means_with_a_band_of_one_standard_error():
     band, line = charts.curves(CURVES, "val_loss", "loss").to_dict()["layer"]
     assert (band["mark"]["type"], band["mark"]["extent"]) == ("errorband", "stderr")
     assert (band["encoding"]["y"]["field"], line["encoding"]["y"]["field"]) == ("val_loss", "val_loss")
     assert line["encoding"]["y"]["aggregate"] == "mean"
 
 
-def test_more_configurations_than_colours_are_told_apart_by_dashes():
+def test_dashes_distinguish_more_configurations_than_colours():
     rows = [{**CURVES[0], "configuration": f"c{i}"} for i in range(len(charts.PALETTE) + 1)]
     (dash,) = encodings(charts.curves(rows, "val_loss", "loss").to_dict(), "strokeDash")
     assert dash["field"] == "configuration"
     assert dash["scale"]["domain"] == [f"c{i}" for i in range(len(charts.PALETTE) + 1)]
 
 
-def test_the_bars_of_the_ranking_are_one_standard_error_long_to_each_side():
+def test_bars_of_the_ranking_are_one_standard_error_to_each_side():
     bars, points = charts.ranking(RANKING).to_dict()["layer"]
     ends = {step["as"]: step["calculate"] for step in bars["transform"]}
     assert ends == {
@@ -129,13 +130,13 @@ def test_the_bars_of_the_ranking_are_one_standard_error_long_to_each_side():
     assert points["encoding"]["x"]["field"] == "val_accuracy"
 
 
-def test_the_intervals_of_the_calibration_are_drawn_from_end_to_end():
+def test_intervals_of_the_calibration_are_drawn_to_both_ends():
     _, bars, points = charts.calibration(CALIBRATION).to_dict()["layer"]
     assert (bars["encoding"]["y"]["field"], bars["encoding"]["y2"]["field"]) == ("accuracy_low", "accuracy_high")
     assert points["encoding"]["y"]["field"] == "accuracy"
 
 
-@pytest.mark.parametrize("n", [2, 8, 9, 10])
+@pytest.mark.parametrize("n", [2, 10])
 def test_no_two_classes_share_a_colour(n):
     names = cifar10.CLASSES[:n]
     (colour,) = encodings(charts.roc(ROC, names).to_dict(), "color")
@@ -143,12 +144,7 @@ def test_no_two_classes_share_a_colour(n):
     assert len(set(colour["scale"]["range"][:n])) == n
 
 
-def test_two_classes_keep_their_colours():
-    colour = encodings(charts.roc(ROC, CLASSES).to_dict(), "color")[0]
-    assert colour["scale"]["range"][:2] == ["#0072B2", "#E69F00"]
-
-
-def test_a_click_on_a_class_fades_the_curves_of_the_others():
+def test_a_click_on_a_class_fades_the_other_curves():
     specification = charts.roc(ROC, CLASSES).to_dict()
     (chosen,) = specification["params"]
     assert (chosen["select"]["fields"], chosen["bind"]) == (["class"], "legend")
@@ -162,5 +158,5 @@ def test_the_ranking_keeps_its_order():
     assert all(colour["scale"]["domain"] == ["mlp", "cnn"] for colour in encodings(specification, "color"))
 
 
-def test_a_roc_curve_is_drawn_from_end_to_end_and_not_by_its_height():
+def test_roc_curves_are_drawn_by_false_positive_rate():
     assert encodings(charts.roc(ROC, CLASSES).to_dict(), "order")[0]["field"] == "false_positive_rate"

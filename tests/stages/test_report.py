@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from cifar2 import files
+from cifar2 import files, params
 from cifar2.dataset import splits
 from cifar2.deploy import model_card
 from cifar2.figures import report as figures
@@ -22,15 +22,15 @@ FAMILIES = ["mlp", "mlp_augmented", "cnn", "transfer"]
 
 
 class Page(HTMLParser):
-    """What a reader sees and what a browser would ask for.
+    """The visible texts of a page, and all attributes of its tags.
 
     Attributes:
-        attributes: of every tag, as (tag, name, value).
-        text: of the page but its scripts and its style, with single spaces.
+        attributes: every attribute, as (tag, name, value).
+        text: the text outside scripts and style, with single spaces.
         tiles: the text of each tile.
-        tables: the texts of the cells of each row of each table.
-        scripts: their texts by id.
-        style: what stands in it.
+        tables: the text of each cell, by table and row.
+        scripts: the scripts by id.
+        style: the style sheet.
     """
 
     def __init__(self, html):
@@ -61,7 +61,7 @@ class Page(HTMLParser):
             self.tables[-1][-1].append("")
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag, "every tag is closed by its own"
+        assert self.open.pop() == tag, "tags are nested"
 
     def handle_data(self, text):
         if self.open[-1:] == ["script"]:
@@ -89,9 +89,9 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def percent(*shares):
-    """As they stand on the page."""
-    return " to ".join(f"{100 * share:.1f}" for share in shares) + " %"
+def percent(*fractions):
+    """Fractions as percentages, in the page's format."""
+    return " to ".join(f"{100 * fraction:.1f}" for fraction in fractions) + " %"
 
 
 def test_the_tiles_are_the_metrics(reported):
@@ -99,11 +99,11 @@ def test_the_tiles_are_the_metrics(reported):
     assert page().tiles == [
         f"Test accuracy of the final model, {final['config']} {percent(final['test_accuracy'])} "
         f"95 % interval {percent(*final['test_accuracy_ci95'])}",
-        "The original report\u2019s, one run 84.8 % an interval was not given",
-        f"The original\u2019s network, with the setting that the rule picks, {mlp['config']} "
+        "The original report 84.8 % one run, without an interval",
+        f"The original network, selected configuration {mlp['config']} "
         f"{percent(mlp['subsets'][0]['seeds_mean'])} mean over 2 seeds, "
         f"95 % interval {percent(*mlp['subsets'][0]['seeds_ci95'])}",
-        f"Backpropagation by hand against autograd {verify['backprop_vs_autograd_max_rel_error']:.0e} "
+        f"Hand-written backpropagation against autograd {verify['backprop_vs_autograd_max_rel_error']:.0e} "
         "largest relative error",
     ]
 
@@ -158,34 +158,34 @@ def test_the_tables_are_the_metrics(reported):
     assert [rows[1:] for rows in page().tables] == [families, balance, gradients, ranking, confusion]
 
 
-def test_the_answers_are_the_metrics(reported):
+def test_the_answers_contain_the_metrics(reported):
     text, final, mlp, prepare = page().text, read("evaluate/final"), read("evaluate/mlp"), read("prepare")
-    everything, unseen = final["subsets"]
-    for wanted in (
+    all_images, unseen = final["subsets"]
+    for expected in (
         "60 training, 24 validation and 30 test images",
         f"{prepare['n_near_duplicates']} test images have a near-duplicate",
         f"the largest relative error is {read('verify')['backprop_vs_finite_difference_max_rel_error']:.0e}",
         f"With {mlp['n_parameters']:,} parameters for 60 images",
         f"{mlp['config']} reaches {percent(mlp['train_accuracy'])} on the training images",
-        f"reaches {100 * final['test_accuracy']:.2f} % (95 % interval",
+        f"reaches {100 * final['test_accuracy']:.2f} % on the test images (95 % interval",
         f"The rule: {read('select')['rule']}. ",
-        f"The area under the curve is {everything['roc_auc']:.4f}.",
-        f"Expected calibration error: {everything['calibration_error']:.4f}.",
-        f"accuracy is {unseen['accuracy']:.4f} instead of {final['test_accuracy']:.4f}.",
+        f"The area under the curve is {all_images['roc_auc']:.4f}.",
+        f"Expected calibration error: {all_images['calibration_error']:.4f}.",
+        f"the accuracy of the final model is {unseen['accuracy']:.4f} instead of {final['test_accuracy']:.4f}.",
     ):
-        assert wanted in text
+        assert expected in text
     assert text.count("the test accuracy changes by") == len(FAMILIES) - 1
     for step in report.steps({name: read(f"evaluate/{name}") for name in read("select")["best_per_family"]}):
-        told = f"changes by {step.gain:+.4f} ± {step.error:.4f} (one standard error): "
-        assert told + ("signal." if step.is_signal else "not to be told from noise.") in text
+        change = f"changes by {step.gain:+.4f} ± {step.error:.4f} (one standard error): "
+        assert change + ("significant." if step.is_significant else "not distinguishable from noise.") in text
     low, high = mlp["subsets"][0]["seeds_ci95"]
     place = "within" if low <= 0.848 <= high else "outside"
     assert (
-        f"The original\u2019s own 0.848 on the test images lies {place} the interval of {mlp['config']} here." in text
+        f"The original report\u2019s 0.848 on the test images is {place} the interval of {mlp['config']} here." in text
     )
     augmented = read("evaluate/mlp_augmented")
     assert (
-        f"the same network, {augmented['config']}, comes to {percent(augmented['train_accuracy'])} and "
+        f"the same network, {augmented['config']}, reaches {percent(augmented['train_accuracy'])} and "
         f"{percent(augmented['val_accuracy'])}." in text
     )
 
@@ -198,67 +198,68 @@ def test_a_configuration_that_diverged_is_named(to_report, run_stage):
     assert "fine diverged" not in page().text
 
 
-def test_what_kind_the_final_model_is_stands_at_the_top(reported):
+def test_the_page_starts_with_the_kind_of_the_final_model(reported):
     card, _, _ = classifier.load(Path("data/models/final.safetensors"))
-    assert f"selected by its validation results: {card.configuration}, {model_card.kind(card)}. It was" in page().text
+    assert f"The final model is {card.name}, {model_card.kind(card)}. It was selected" in page().text
 
 
-def test_every_mistake_of_the_final_model_is_in_the_gallery_the_most_confident_first(reported):
-    kept, about = files.read_tensors(Path("data/evaluated/final.safetensors"))
-    confidence, predicted = torch.softmax(kept["logits"][0].double(), 1).max(1)
-    wanted = [
-        f"{about['classes'][kept['labels'][i]]}, taken for {about['classes'][predicted[i]]} ({percent(confidence[i])})"
-        for i in kept["mistakes"]
+def test_the_gallery_starts_with_the_most_confident(reported):
+    evaluated, about = files.read_tensors(Path("data/evaluated/final.safetensors"))
+    confidence, predicted = torch.softmax(evaluated["logits"][0].double(), 1).max(1)
+    classes, labels = about["classes"], evaluated["labels"]
+    expected = [
+        f"{classes[labels[i]]}, predicted {classes[predicted[i]]} ({percent(confidence[i])})"
+        for i in evaluated["mistakes"]
     ]
-    assert len(wanted) > 2
-    assert re.findall(r"\w+, taken for \w+ \([\d.]+ %\)", page().text) == wanted
-    assert f"The {len(wanted)} mistakes" in page().text
+    assert len(expected) > 2
+    assert re.findall(r"\w+, predicted \w+ \([\d.]+ %\)", page().text) == expected
+    assert f"The {len(expected)} misclassified images" in page().text
     assert "final_predictions.csv" not in page().text
     sources = [value for tag, name, value in page().attributes if (tag, name) == ("img", "src")]
-    assert sources[-1 - len(wanted) : -1] == report.thumbnails(kept["mistaken_images"])
+    assert sources[-1 - len(expected) : -1] == report.thumbnails(evaluated["mistaken_images"])
 
 
-def test_the_pictures_are_the_figures_and_each_is_described(reported):
+def test_the_images_are_the_figures_and_described(reported):
     tags = page().attributes
     sources = [value for tag, name, value in tags if (tag, name) == ("img", "src")]
     for name in ("samples", "near_duplicates", "first_layer"):
-        assert report.picture(Path(f"metrics/figures/{name}.png")) in sources
+        assert report.data_url(Path(f"metrics/figures/{name}.png").read_bytes()) in sources
     assert len([value for tag, name, value in tags if (tag, name) == ("img", "alt") and value]) == len(sources)
 
 
-def test_the_charts_have_a_place_each_and_words_beside_it(reported):
-    found = page()
-    specifications = json.loads(found.scripts["specifications"])
-    places = {value for tag, name, value in found.attributes if name == "id" and value.startswith("chart-")}
-    assert places == {f"chart-{name}" for name in specifications}
+def test_every_chart_has_its_element(reported):
+    shown = page()
+    specifications = json.loads(shown.scripts["specifications"])
+    elements = {value for tag, name, value in shown.attributes if name == "id" and value.startswith("chart-")}
+    assert elements == {f"chart-{name}" for name in specifications}
     rows = specifications["ranking"]["datasets"].values()
     assert {row["name"] for of_one in rows for row in of_one if "name" in row} == set(reported.params["configs"])
 
 
-def test_the_links_lead_to_headings(reported):
+def test_links_lead_to_headings(reported):
     ids = [value for _, name, value in page().attributes if name == "id"]
     links = [value for tag, name, value in page().attributes if (tag, name) == ("a", "href")]
-    assert len(links) == 8
+    assert len(links) == 9
     assert {link.removeprefix("#") for link in links} <= set(ids)
-    assert len(set(ids)) == len(ids), "an id stands for one thing"
+    assert len(set(ids)) == len(ids), "ids are unique"
 
 
-def test_it_needs_no_network_and_no_other_file(reported):
-    found = page()
-    for tag, name, value in found.attributes:
+def test_the_page_needs_no_network_and_no_other_file(reported):
+    shown = page()
+    for tag, name, value in shown.attributes:
         if name in ("src", "srcset", "href", "action", "data", "poster", "background"):
             assert value.startswith(("data:", "#")), (tag, name, value)
-    assert not re.search(r"@import|url\(", found.style)
-    assert "{{" not in found.text + found.style
-    assert "{%" not in found.text + found.style
+    assert not re.search(r"@import|url\(", shown.style)
+    assert "{{" not in shown.text + shown.style
+    assert "{%" not in shown.text + shown.style
 
 
-def test_it_tells_nothing_of_this_machine(reported):
+def test_the_page_names_no_path_of_this_machine(reported):
     for folder in (ROOT, reported.folder):
         assert str(folder) not in PAGE.read_text()
 
 
-def test_a_second_run_writes_the_same_bytes(reported, run_stage):
+def test_the_page_has_reproducible_bytes(reported, run_stage):
     first = reported.snapshot()
     for path in (PAGE, LAYER):
         path.unlink()
@@ -266,7 +267,7 @@ def test_a_second_run_writes_the_same_bytes(reported, run_stage):
     assert reported.snapshot() == first
 
 
-def test_it_reads_what_dvc_knows_of_and_nothing_else(reported, run_stage):
+def test_the_stage_reads_only_its_dependencies(reported, run_stage):
     first = PAGE.read_bytes()
     known = [Path(dep) for dep in DVC["deps"]]
     for path in [path for path in reported.folder.rglob("*") if path.is_file() and path.name != "params.yaml"]:
@@ -279,7 +280,7 @@ def test_it_reads_what_dvc_knows_of_and_nothing_else(reported, run_stage):
     assert list(DVC["plots"][0]) == [str(LAYER)]
 
 
-def test_the_first_layer_is_that_of_the_best_perceptron_the_largest_units_first(reported, run_stage, monkeypatch):
+def test_the_first_layer_shows_the_best_mlps_largest_units(reported, run_stage, monkeypatch):
     drawn = []
     real = figures.first_layer
     monkeypatch.setattr(figures, "first_layer", lambda *arguments: drawn.append(arguments) or real(*arguments))
@@ -287,7 +288,7 @@ def test_the_first_layer_is_that_of_the_best_perceptron_the_largest_units_first(
     ((units, title),) = drawn
     card, networks, _ = classifier.load(Path("data/models/mlp.safetensors"))
     weights = next(networks["seed0"].parameters())
-    assert title == f"{card.configuration}, the first layer"
+    assert title == f"{card.name}, the first layer"
     assert units.shape == (8, 3, 32, 32)
     assert torch.equal(units.flatten(1), weights[weights.norm(dim=1).argsort(descending=True)])
 
@@ -299,88 +300,91 @@ def test_the_first_layer_is_that_of_the_best_perceptron_the_largest_units_first(
         *(f"metrics/evaluate/{name}" for name in ("mlp.json", "final.json", "final_roc.csv", "final_calibration.csv")),
     ],
 )
-def test_a_missing_file_is_one_line_and_nothing_is_written(to_report, fails_with, missing):
+def test_a_missing_file_is_one_line_and_writes_nothing(to_report, fails_with, missing):
     Path(missing).unlink()
     before = to_report.snapshot()
     assert f"{missing} is missing; `dvc repro` makes it" in fails_with("report.py")
     assert to_report.snapshot() == before
 
 
-def test_a_final_model_without_mistakes_has_an_empty_gallery(to_report, run_stage):
+def test_a_perfect_final_model_has_an_empty_gallery(to_report, run_stage):
     path = Path("data/evaluated/final.safetensors")
-    kept, about = files.read_tensors(path)
-    none = {name: kept[name][:0] for name in ("mistakes", "mistaken_images")}
-    files.write_tensors(path, kept | none, about)
+    evaluated, about = files.read_tensors(path)
+    none = {name: evaluated[name][:0] for name in ("mistakes", "mistaken_images")}
+    files.write_tensors(path, evaluated | none, about)
     run_stage("report.py")
-    assert "The 0 mistakes" in page().text
-    assert "taken for" not in page().text
+    assert "The 0 misclassified images" in page().text
+    assert ", predicted" not in page().text
 
 
-def test_of_many_mistakes_the_most_confident_are_shown(to_report, run_stage):
+def test_a_long_gallery_shows_the_most_confident_images(to_report, run_stage):
     path = Path("data/evaluated/final.safetensors")
-    kept, about = files.read_tensors(path)
-    n = len(kept["mistakes"])
+    evaluated, about = files.read_tensors(path)
+    n = len(evaluated["mistakes"])
     copies = -(-1100 // n)
-    many = {"mistakes": kept["mistakes"].repeat_interleave(copies)}
-    many["mistaken_images"] = kept["mistaken_images"].repeat_interleave(copies, 0)
-    files.write_tensors(path, kept | many, about)
+    many = {"mistakes": evaluated["mistakes"].repeat_interleave(copies)}
+    many["mistaken_images"] = evaluated["mistaken_images"].repeat_interleave(copies, 0)
+    files.write_tensors(path, evaluated | many, about)
     run_stage("report.py")
-    found = page()
+    shown = page()
     assert (
-        f"The 100 most confident of {copies * n:,} mistakes metrics/evaluate/final_predictions.csv lists" in found.text
+        f"The 100 most confident of {copies * n:,} misclassified images metrics/evaluate/final_predictions.csv lists"
+        in shown.text
     )
-    assert found.text.count("taken for") == 100
-    assert "100 shown" in found.text
-    sources = [value for tag, name, value in found.attributes if (tag, name) == ("img", "src")]
+    assert shown.text.count(", predicted") == 100
+    assert "100 shown" in shown.text
+    sources = [value for tag, name, value in shown.attributes if (tag, name) == ("img", "src")]
     assert sources[-101:-1] == report.thumbnails(many["mistaken_images"][:100])
-    assert f" correct, {copies * n:,} misclassified." in found.text
+    assert f" correct, {copies * n:,} misclassified." in shown.text
 
 
 @pytest.mark.parametrize("classes", [["bird", "airplane"], ["cat", "dog"]])
-def test_only_the_originals_classes_are_compared_with_the_original(to_report, run_stage, classes):
+def test_other_classes_are_not_compared_with_the_original(to_report, run_stage, classes):
     path = Path("data/evaluated/final.safetensors")
-    kept, about = files.read_tensors(path)
-    files.write_tensors(path, kept, about | {"classes": classes})
+    evaluated, about = files.read_tensors(path)
+    files.write_tensors(path, evaluated, about | {"classes": classes})
     run_stage("report.py")
-    found = page()
+    shown = page()
     is_original = "bird" in classes
-    assert ("The original report\u2019s, one run" in found.text) == is_original
-    assert ("0.848" in found.text, "84.8" in found.text) == (is_original, is_original)
-    assert len(found.tiles) == 3 + is_original
-    assert re.search(r"[.] From \w+ to \w+ the test accuracy changes", found.text)
+    assert ("The original report 84.8" in shown.text) == is_original
+    assert ("0.848" in shown.text, "84.8" in shown.text) == (is_original, is_original)
+    assert len(shown.tiles) == 3 + is_original
+    assert re.search(r"[.] From \w+ to \w+ the test accuracy changes", shown.text)
 
 
-def test_a_best_of_the_five_that_stands_alone_is_told_as_one(to_report, run_stage):
+def test_a_best_mlp_beyond_one_standard_error_stands_alone(to_report, run_stage):
     rows = table("metrics/ranking.csv")
-    of_five = [row for row in rows if row["family"] == "mlp"]
-    for i, row in enumerate(of_five):
+    mlps = [row for row in rows if row["family"] == "mlp"]
+    for i, row in enumerate(mlps):
         row |= {"val_accuracy": 0.9 - 0.1 * i, "val_accuracy_se": 0.05}
     files.write_csv(Path("metrics/ranking.csv"), list(rows[0]), [list(row.values()) for row in rows])
     run_stage("report.py")
-    assert "about 0.050: no other is within one standard error of the best." in page().text
-    of_five[1]["val_accuracy"] = 0.86
+    assert "about 0.050. No other is within one standard error of the best." in page().text
+    mlps[1]["val_accuracy"] = 0.86
     files.write_csv(Path("metrics/ranking.csv"), list(rows[0]), [list(row.values()) for row in rows])
     run_stage("report.py")
-    assert "about 0.050: 2 of them, the best included, are within one standard error of the best" in page().text
+    assert "about 0.050. 2 of them, the best included, are within one standard error of the best" in page().text
 
 
-def test_three_classes_work_too(to_report, run_stage):
+def test_a_page_of_three_classes_names_them(to_report, run_stage):
     classes = ("airplane", "bird", "cat")
     path = Path("data/models/final.safetensors")
     card, _, accuracies = classifier.load(path)
-    shape = classifier.MyNetShape(n_l=(3072, 8, 3), activation="relu")
-    card = card.model_copy(update={"shape": shape, "features": None, "classes": classes})
-    classifier.save(path, card, {"final": classifier.build(shape, seed=0)}, accuracies)
+    mlp = to_report.params["configs"]["fine"]
+    card = card.model_copy(
+        update={"configuration": params.Mlp(**mlp), "n_l": (3072, 8, 3), "features": None, "classes": classes}
+    )
+    classifier.save(path, card, {"final": classifier.build(card, seed=0)}, accuracies)
     splits.save(Path("data/prepared/test.safetensors"), random_split(SIZES["test"], 2, classes))
     run_stage("evaluate.py", "final")
     run_stage("report.py")
-    found = page()
-    assert "3 classes of CIFAR-10 The classes: airplane, bird, cat." in found.text
-    assert "The area under the curves, on average, is" in found.text
+    shown = page()
+    assert "3 classes of CIFAR-10 The classes: airplane, bird, cat." in shown.text
+    assert "The area under the curves, on average, is" in shown.text
     matrix = read("evaluate/final")["confusion_matrix"]
-    assert [len(row) for row in found.tables[-1]] == [2, 3, 4, 4, 4]
-    shades = [value for _, name, value in found.attributes if name == "style" and value.startswith("--fraction")]
+    assert [len(row) for row in shown.tables[-1]] == [2, 3, 4, 4, 4]
+    shades = [value for _, name, value in shown.attributes if name == "style" and value.startswith("--fraction")]
     assert shades == [f"--fraction: {n / max(1, sum(row)):.3f}" for row in matrix for n in row]
-    specifications = json.loads(found.scripts["specifications"])
+    specifications = json.loads(shown.scripts["specifications"])
     for name in classes:
         assert any(name in json.dumps(rows) for rows in specifications["roc"]["datasets"].values())
