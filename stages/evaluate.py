@@ -102,11 +102,11 @@ def measure(logits: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...]
 def gallery(name: str, test: splits.Split, probabilities: torch.Tensor, chosen: torch.Tensor) -> canvas.Figure:
     """The chosen test images with their true and predicted class."""
     captions = [
-        f"{test.classes[test.labels[i]]}, taken for\n{test.classes[probabilities[i].argmax()]} "
+        f"{test.classes[test.labels[i]]}, predicted\n{test.classes[probabilities[i].argmax()]} "
         f"({probabilities[i].max():.2%})"
         for i in chosen
     ]
-    return figures.misclassified(test.x[chosen], captions, f"{name}: the most confident mistakes on the test images")
+    return figures.misclassified(test.x[chosen], captions, f"{name}: most confident misclassified test images")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,9 @@ def count(name: str, split: splits.Split) -> dict[str, int]:
 
 def near_duplicates_figure(test: splits.Split, seen: splits.Split, pairs: near_duplicates.Pairs) -> canvas.Figure:
     """The near-duplicates side by side; the least similar ones if there are too many."""
-    title = f"{len(pairs.test)} of {len(test.labels):,} test images (left), with a near-duplicate in the training part"
+    title = (
+        f"{len(pairs.test)} of {len(test.labels):,} test images (left) with a near-duplicate in CIFAR-10's training set"
+    )
     if len(pairs.test) > N_PAIRS:
         title += f"; the {N_PAIRS} least similar"
     shown = near_duplicates.Pairs(*(column[-N_PAIRS:] for column in pairs))

@@ -83,7 +83,7 @@ def draw_first_layer() -> canvas.Figure:
     card, networks, _ = classifier.load(MODELS / "mlp.safetensors")
     weights = next(next(iter(networks.values())).parameters()).detach()
     largest = weights.norm(dim=1).argsort(descending=True, stable=True)[:N_UNITS]
-    return figures.first_layer(weights[largest].view(-1, 3, 32, 32), f"{card.name}, the first layer")
+    return figures.first_layer(weights[largest].view(-1, 3, 32, 32), f"{card.name}: weights of the first layer")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def samples(images: Tensor, normalised: Tensor, labels: Tensor, classes: Sequenc
     grid = top.subplots(2 * len(classes), columns, squeeze=False)
     for label, name in enumerate(classes):
         indices = (labels == label).nonzero().squeeze(1)[:columns].tolist()
-        for row, (source, when) in enumerate(((images, "as it is"), (shown, "normalised")), 2 * label):
+        for row, (source, when) in enumerate(((images, "original"), (shown, "normalised")), 2 * label):
             for axes, index in zip(grid[row], indices, strict=False):
                 axes.imshow(source[index].permute(1, 2, 0).numpy())
             for axes in grid[row]:
@@ -37,12 +37,12 @@ def samples(images: Tensor, normalised: Tensor, labels: Tensor, classes: Sequenc
             grid[row][0].spines[:].set_visible(False)
             grid[row][0].set(xticks=[], yticks=[])
             grid[row][0].set_ylabel(f"{name}\n{when}")
-    top.suptitle(f"Normalisation moves the scale, not the picture: {low:.2f} to {high:.2f} drawn as black to white")
+    top.suptitle(f"Normalisation changes the scale, not the image: {low:.2f} to {high:.2f} drawn as black to white")
 
     before, after = bottom.subplots(1, 2, sharey=True)
     for axes, source, title, bounds in (
-        (before, images.float(), "pixel values as they are", (0, 255)),
-        (after, normalised, "pixel values normalised", (low, high)),
+        (before, images.float(), "original pixel values", (0, 255)),
+        (after, normalised, "normalised pixel values", (low, high)),
     ):
         for channel, (name, colour) in enumerate(CHANNELS.items()):
             counts = source[:, channel].histc(64, *bounds) / source[:, channel].numel()
@@ -50,7 +50,7 @@ def samples(images: Tensor, normalised: Tensor, labels: Tensor, classes: Sequenc
             axes.stairs(counts.numpy(), [bounds[0] + i * width for i in range(65)], color=colour, label=name)
         axes.set(xlabel=title, xlim=bounds)
         axes.grid(visible=True)
-    before.set_ylabel("share of pixels")
+    before.set_ylabel("fraction of pixels")
     after.legend(frameon=False)
     return figure
 

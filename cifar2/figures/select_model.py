@@ -36,12 +36,17 @@ def ranking(rows: Sequence[Ranked], families: Mapping[str, str], n_seeds: int) -
 
     accuracy.set_yticks(range(len(rows)), [f"{row.name} ({families[row.name]})  {row.rank}" for row in rows])
     accuracy.invert_yaxis()
-    for colour, label in ((BLUE, "selected"), (GREEN, "tied to the gap"), (ORANGE, "tied on accuracy"), (GREY, "out")):
+    for colour, label in (
+        (BLUE, "selected"),
+        (GREEN, "tied on accuracy and loss"),
+        (ORANGE, "tied on accuracy"),
+        (GREY, "not tied"),
+    ):
         if colour in colours:
             gap.scatter([], [], color=colour, label=label)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     seeds = f"{n_seeds} seed{'s' * (n_seeds > 1)}"
-    figure.suptitle(f"Mean over {seeds} with standard error; shaded: within one standard error, not told apart")
+    figure.suptitle(f"Mean over {seeds} with standard error; shaded: within one standard error (tied)")
     return figure
 
 

@@ -38,7 +38,7 @@ def trials(rows: Sequence[Mapping[str, Any]], space: Mapping[str, Range]) -> Fig
     axes.tick_params(length=0)
     axes.set(yticks=[], xlim=(-0.1, len(scales) - 0.7))
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{len(rows):,} trials, the most accurate the thick line{_below(accuracies, floor)}")
+    axes.set_title(f"{len(rows):,} trials; thick line: the most accurate{_below(accuracies, floor)}")
     figure.colorbar(colours, ax=axes, label="validation accuracy", shrink=0.8)
     return figure
 
@@ -70,7 +70,7 @@ def by_parameter(rows: Sequence[Mapping[str, Any]], space: Mapping[str, Range]) 
     for axes in panels[:, 0]:
         axes.set_ylabel("validation accuracy")
     figure.suptitle(
-        f"{len(rows):,} trials, the best in orange; shaded: within one standard error of it{_below(accuracies, floor)}"
+        f"{len(rows):,} trials; orange: the best; shaded: within one standard error of it{_below(accuracies, floor)}"
     )
     return figure
 

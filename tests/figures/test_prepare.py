@@ -19,7 +19,7 @@ def test_samples_show_every_class_before_and_after(classes):
     x = normalise(split.x, [0.5] * 3, [0.5] * 3)
     shown = texts(prepare.samples(split.x, x, split.labels, classes))
     for name in classes:
-        assert f"{name}\nas it is" in shown
+        assert f"{name}\noriginal" in shown
         assert f"{name}\nnormalised" in shown
 
 

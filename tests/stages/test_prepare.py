@@ -98,7 +98,7 @@ def test_near_duplicates_are_told_by_their_official_places_wherever_the_partner_
     assert json.loads(Path("metrics/prepare.json").read_text())["n_near_duplicates"] == 2
 
 
-@pytest.mark.parametrize(("n", "n_shown", "ending"), [(72, 72, "part"), (80, 72, "part; the 72 least similar")])
+@pytest.mark.parametrize(("n", "n_shown", "ending"), [(72, 72, "set"), (80, 72, "set; the 72 least similar")])
 def test_of_many_near_duplicates_the_least_similar_are_shown(project, run_stage, monkeypatch, n, n_shown, ending):
     labels = np.resize(np.array([0, 2], np.uint8), 400)
     known = np.sort(RNG.permutation(400)[:n])
@@ -114,7 +114,7 @@ def test_of_many_near_duplicates_the_least_similar_are_shown(project, run_stage,
     ((left, right, captions, title),) = drawn
     assert len(rows) == n
     assert len(left) == len(right) == len(captions) == n_shown
-    assert title == f"{n} of {n} test images (left), with a near-duplicate in the training {ending}"
+    assert title == f"{n} of {n} test images (left) with a near-duplicate in CIFAR-10's training {ending}"
     for image, row in zip(left, rows[-n_shown:], strict=True):
         assert np.array_equal(image, images[int(row["test_index"])])
 

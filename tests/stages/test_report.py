@@ -288,7 +288,7 @@ def test_the_first_layer_shows_the_best_mlps_largest_units(reported, run_stage, 
     ((units, title),) = drawn
     card, networks, _ = classifier.load(Path("data/models/mlp.safetensors"))
     weights = next(networks["seed0"].parameters())
-    assert title == f"{card.name}, the first layer"
+    assert title == f"{card.name}: weights of the first layer"
     assert units.shape == (8, 3, 32, 32)
     assert torch.equal(units.flatten(1), weights[weights.norm(dim=1).argsort(descending=True)])
 
