@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from cifar2.errors import UserError
@@ -17,16 +17,6 @@ SIZE = (32, 32)
 STDIN = Path("-")
 # Pillow needs another program to render EPS, and recognises the others without decoding them.
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-# The operation that makes an image upright, by EXIF orientation.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # Possible values of white in greyscale of more than 8 bits; 1 is white in floating point and in masks.
 WHITES = (1, 2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)
 
@@ -112,15 +102,11 @@ def _decoded(content: bytes) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Rotate an image by its EXIF orientation.
-
-    ``ImageOps.exif_transpose`` also rewrites the EXIF data, which fails if any of it is corrupted.
-    """
+    """Rotate an image by its EXIF orientation, unless its EXIF data is corrupted."""
     try:
-        method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # unreadable metadata: keep the stored orientation
-        method = None
-    return image if method is None else image.transpose(method)
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of many types
+        return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
