@@ -27,18 +27,19 @@ correct_step = SGD.step
 @torch.no_grad()
 def velocity_seeded_with_zero(self):
     """The first velocity is zero, and the first gradient is lost.  (Zero plus that gradient would be correct.)"""
-    new = {p: p.clone() for group in self.param_groups for p in group["params"] if not self.state[p]}
+    (group,) = self.param_groups
+    first = {p: p.clone() for p in group["params"] if group["momentum"] and not self.state[p]}
     correct_step(self)
-    for p, before in new.items():
+    for p, before in first.items():
         p.copy_(before)
         self.state[p]["momentum_buffer"].zero_()
 
 
 def new_gradient_weighed_by_1_minus_momentum(self):
     """As in the momentum of some other libraries."""
-    for group in self.param_groups:
-        for p in group["params"]:
-            p.grad.mul_(1 - group["momentum"])
+    (group,) = self.param_groups
+    for p in group["params"]:
+        p.grad.mul_(1 - group["momentum"])
     correct_step(self)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 @pytest.mark.parametrize("arguments", [(), ("--beyond",)])
 def test_valid_parameters_leave_a_file_without_values(project, run_stage, arguments):
-    """So that a changed value reruns only what reads it."""
+    """A changed value reruns only the stages that read it."""
     run_stage("check_params.py", *arguments)
     checked = Path("beyond" if arguments else "", "data/checked.json")
     before = checked.read_bytes()
@@ -15,7 +15,7 @@ def test_valid_parameters_leave_a_file_without_values(project, run_stage, argume
     assert checked.read_bytes() == before
 
 
-def test_an_invalid_parameter_is_one_line(project, fails_with):
+def test_invalid_parameter_is_one_line(project, fails_with):
     project.params["configs"]["fine"]["lr"] = -1
     project.write_params()
     before = project.snapshot()

@@ -1,28 +1,28 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from cifar2 import params
 from cifar2.networks import classifier
-from cifar2.training import hardware
 from tests.stages.test_select_model import wins
 
-OF_EACH_KIND = pytest.mark.parametrize("name", ["fine", "augmented", "convolutional", "linear"])
+EACH_KIND = pytest.mark.parametrize("name", ["fine", "augmented", "convolutional", "linear"])
 
 
 def refit():
     return json.loads(Path("metrics/refit.json").read_text())
 
 
-@OF_EACH_KIND
-def test_the_final_model_is_new_and_of_the_best_configuration_of_all(trained, run_stage, name):
+@EACH_KIND
+def test_final_model_is_a_new_one_of_the_best_configuration(trained, run_stage, name):
     wins(name)
     run_stage("select_model.py")
     run_stage("refit.py")
     card, final, accuracies = classifier.load(Path("data/models/final.safetensors"))
-    assert card.configuration == refit()["config"] == name
+    assert card.name == refit()["config"] == name
+    assert card.configuration == params.load().configs[name]
     assert refit()["trained_on"] == ["train"]
     assert 0 <= refit()["val_accuracy"] <= 1
     assert refit()["kept_epoch"] == [2]
@@ -35,9 +35,9 @@ def test_the_final_model_is_new_and_of_the_best_configuration_of_all(trained, ru
         assert not torch.equal(weights["final"], weights[key])
 
 
-@OF_EACH_KIND
-def test_it_is_trained_as_the_configuration_was_but_for_the_seed(trained, run_stage, name):
-    """With a seed of train.seeds it would be that seed's model."""
+@EACH_KIND
+def test_refit_differs_from_training_only_in_the_seed(trained, run_stage, name):
+    """With one of train.seeds it gives the model of that seed."""
     wins(name)
     run_stage("select_model.py")
     trained.params["train"]["seeds"], trained.params["refit"]["seed"] = [7], 1
@@ -49,38 +49,19 @@ def test_it_is_trained_as_the_configuration_was_but_for_the_seed(trained, run_st
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_what_learns_from_features_opens_no_pictures(trained, run_stage):
-    wins("linear")
-    run_stage("select_model.py")
-    shutil.rmtree("data/prepared")
-    run_stage("refit.py")
-
-
-@pytest.mark.parametrize("name", ["fine", "convolutional"])
-def test_it_never_opens_the_test_split(trained, run_stage, name):
+@pytest.mark.parametrize("name", ["fine", "convolutional", "linear"])
+def test_refit_reads_only_the_selection_and_its_input(trained, run_stage, name):
     wins(name)
     run_stage("select_model.py")
-    for path in ("test.safetensors", "near_duplicates.csv"):
-        Path("data/prepared", path).unlink()
+    folder = Path("data", trained.params["configs"][name]["input"])
+    inputs = {folder / "train.safetensors", folder / "val.safetensors", Path("data/models/selected.json")}
+    for path in {path for path in Path("data").rglob("*") if path.is_file()} - inputs:
+        path.unlink()
     run_stage("refit.py")
 
 
-@pytest.mark.parametrize(("name", "threads"), [("fine", []), ("linear", []), ("convolutional", [3])])
-def test_convolutions_alone_have_the_number_of_threads_of_the_experiment(
-    trained, run_stage, monkeypatch, name, threads
-):
-    wins(name)
-    run_stage("select_model.py")
-    trained.params["train"]["threads"] = 3
-    trained.write_params()
-    fixed = []
-    monkeypatch.setattr(hardware, "fix_convolutions", fixed.append)
-    run_stage("refit.py")
-    assert fixed == threads
-
-
-def test_it_reads_the_selected_hyperparameters_not_those_in_params(trained, run_stage):
-    """So that a change to a configuration that lost does not train the final model again."""
+def test_refit_reads_the_selected_hyperparameters(trained, run_stage):
+    """A change to another configuration does not retrain the final model."""
     run_stage("select_model.py")
     run_stage("refit.py")
     before = Path("data/models/final.safetensors").read_bytes()
@@ -91,8 +72,8 @@ def test_it_reads_the_selected_hyperparameters_not_those_in_params(trained, run_
     assert Path("data/models/final.safetensors").read_bytes() == before
 
 
-@OF_EACH_KIND
-def test_it_can_learn_from_the_validation_images_and_then_claims_no_validation_accuracy(trained, run_stage, name):
+@EACH_KIND
+def test_refit_on_validation_images_has_no_validation_accuracy(trained, run_stage, name):
     wins(name)
     trained.params["refit"]["include_val"] = True
     trained.write_params()
@@ -110,7 +91,7 @@ def stopping_early(trained, run_stage):
     run_stage("select_model.py")
 
 
-def test_a_final_model_that_stopped_early_says_which_epoch_was_kept(trained, run_stage):
+def test_refit_with_early_stopping_reports_the_kept_epoch(trained, run_stage):
     stopping_early(trained, run_stage)
     run_stage("refit.py")
     losses = [float(line.split(",")[5]) for line in Path("metrics/refit_curve.csv").read_text().splitlines()[1:]]
@@ -118,7 +99,7 @@ def test_a_final_model_that_stopped_early_says_which_epoch_was_kept(trained, run
     assert refit()["kept_epoch"] == [1 + losses.index(min(losses))]
 
 
-def test_learning_from_the_validation_images_leaves_none_to_stop_early_by(trained, run_stage, fails_with):
+def test_early_stopping_with_include_val_is_one_line(trained, run_stage, fails_with):
     stopping_early(trained, run_stage)
     trained.params["refit"]["include_val"] = True
     trained.write_params()
@@ -128,7 +109,7 @@ def test_learning_from_the_validation_images_leaves_none_to_stop_early_by(traine
     assert trained.snapshot() == before
 
 
-def test_a_final_model_that_diverges_is_one_line_and_nothing_is_written(trained, run_stage, fails_with):
+def test_diverged_refit_is_one_line_and_nothing_is_written(trained, run_stage, fails_with):
     run_stage("select_model.py")
     selected = json.loads(Path("data/models/selected.json").read_text())
     selected["configuration"]["lr"] = 1e30
@@ -139,6 +120,6 @@ def test_a_final_model_that_diverges_is_one_line_and_nothing_is_written(trained,
 
 
 @pytest.mark.parametrize("configuration", [{"lr": "x"}, {"model": "svm"}, 3])
-def test_a_selection_that_is_none_is_one_line(trained, fails_with, configuration):
+def test_invalid_selection_is_one_line(trained, fails_with, configuration):
     Path("data/models/selected.json").write_text(json.dumps({"name": "fine", "configuration": configuration}))
     assert "data/models/selected.json is damaged" in fails_with("refit.py")
