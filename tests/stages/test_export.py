@@ -27,7 +27,7 @@ INPUTS = [
 
 @pytest.fixture
 def measured(evaluated):
-    """The project with the metrics of all that is told of the final model."""
+    """The project with all inputs of ``export``."""
     files.write_json(Path("metrics/prepare.json"), {f"n_{name}": n for name, n in SIZES.items()})
     return evaluated
 
@@ -40,7 +40,7 @@ def exported(measured, run_stage, once):
 
 @pytest.fixture
 def known(exported, monkeypatch):
-    """The same, where it takes no time to export the model once more."""
+    """The same, where exporting the model again takes no time."""
     content = Path(MODEL).read_bytes()
     monkeypatch.setattr(export, "to_onnx", lambda *_: content)
     for path in (MODEL, PAGE):
@@ -48,38 +48,38 @@ def known(exported, monkeypatch):
     return exported
 
 
-def answered_otherwise(change):
-    """Let the evaluation have found other logits."""
+def change_logits(change):
+    """Change the logits of the evaluation."""
     tensors, about = files.read_tensors(EVALUATED)
     tensors["logits"] = change(tensors["logits"])
     files.write_tensors(EVALUATED, tensors, about)
 
 
-def test_the_model_that_it_writes_answers_as_the_final_model_did_on_the_test_images(exported):
+def test_exported_model_matches_the_final_model_on_test_images(exported):
     test = splits.load(Path("data/prepared/test.safetensors"))
     evaluated, _ = files.read_tensors(EVALUATED)
-    found = export.run(Path(MODEL).read_bytes(), test.images, threads=1)
-    assert (found - evaluated["logits"][0]).abs().max() <= 1e-5 * evaluated["logits"].abs().max()
-    assert torch.equal(found.argmax(1), evaluated["logits"][0].argmax(1))
+    logits = export.run(Path(MODEL).read_bytes(), test.x, threads=1)
+    assert (logits - evaluated["logits"][0]).abs().max() <= 1e-5 * evaluated["logits"].abs().max()
+    assert torch.equal(logits.argmax(1), evaluated["logits"][0].argmax(1))
 
 
-def test_any_program_can_open_it_and_finds_the_classes(exported):
+def test_exported_model_is_valid_onnx_with_the_class_names(exported):
     model = onnx.load(MODEL)
     onnx.checker.check_model(model, full_check=True)
     assert [p.value for p in model.metadata_props] == ["airplane,bird"]
 
 
-def test_its_card_tells_of_this_model(exported):
+def test_model_card_describes_the_final_model(exported):
     card, _, _ = classifier.load(Path("data/models/final.safetensors"))
     final = json.loads(Path("metrics/evaluate/final.json").read_text())
     page = Path(PAGE).read_text()
-    assert f"`{card.configuration}`" in page
+    assert f"`{card.name}`" in page
     assert f"accuracy {final['test_accuracy']:.4f}" in page
     assert f"{SIZES['train']} images" in page
     assert f"{SIZES['val']} further ones" in page
 
 
-def test_a_second_run_writes_the_same_bytes(exported, run_stage):
+def test_second_run_writes_the_same_bytes(exported, run_stage):
     first = exported.snapshot()
     for path in (MODEL, PAGE):
         Path(path).unlink()
@@ -88,12 +88,12 @@ def test_a_second_run_writes_the_same_bytes(exported, run_stage):
     assert exported.snapshot() == first
 
 
-def test_it_says_how_many_answers_are_the_same(known, run_stage, capsys):
+def test_number_of_equal_predictions_is_printed(known, run_stage, capsys):
     run_stage("export.py")
     assert "onnxruntime and PyTorch: 30 of 30 answers are the same, logits differ by " in capsys.readouterr().out
 
 
-def test_it_reads_its_inputs_and_nothing_else(known, run_stage):
+def test_export_reads_only_its_inputs(known, run_stage):
     for path in known.snapshot().keys() - {*INPUTS, "params.yaml"}:
         Path(path).unlink()
     run_stage("export.py")
@@ -110,8 +110,8 @@ def test_it_reads_its_inputs_and_nothing_else(known, run_stage):
     ],
     ids=["a little", "the other class", "NaN"],
 )
-def test_answers_that_differ_are_one_line_and_nothing_is_written(known, fails_with, change, n_other):
-    answered_otherwise(change)
+def test_other_logits_are_one_line_and_nothing_is_written(known, fails_with, change, n_other):
+    change_logits(change)
     before = known.snapshot()
     message = fails_with("export.py")
     assert "the ONNX model differs from data/models/final.safetensors: logits by " in message
@@ -120,9 +120,9 @@ def test_answers_that_differ_are_one_line_and_nothing_is_written(known, fails_wi
 
 
 @pytest.mark.parametrize("size", [0.01, 1, 100])
-def test_the_tolerance_grows_with_the_size_of_the_logits(known, run_stage, fails_with, monkeypatch, size):
+def test_tolerance_is_relative_to_the_largest_logit(known, run_stage, fails_with, monkeypatch, size):
     logits = files.read_tensors(EVALUATED)[0]["logits"]
-    answered_otherwise(lambda logits: size * logits)
+    change_logits(lambda logits: size * logits)
     largest = size * logits.abs().max()
     monkeypatch.setattr(export, "run", lambda *_: size * logits[0] + 2e-5 * largest)
     assert "the ONNX model differs" in fails_with("export.py")
@@ -131,9 +131,9 @@ def test_the_tolerance_grows_with_the_size_of_the_logits(known, run_stage, fails
     assert Path(MODEL).exists()
 
 
-def test_a_tie_of_two_classes_may_go_either_way(known, run_stage, monkeypatch, capsys):
+def test_tie_of_two_classes_may_go_either_way(known, run_stage, monkeypatch, capsys):
     logits = torch.tensor([1.0, 1.0 + 1e-6]).repeat(SIZES["test"], 1)
-    answered_otherwise(lambda _: logits[None])
+    change_logits(lambda _: logits[None])
     monkeypatch.setattr(export, "run", lambda *_: logits.flip(1))
     run_stage("export.py")
     assert "0 of 30 answers are the same, logits differ by 9.5e-07" in capsys.readouterr().out
@@ -141,14 +141,14 @@ def test_a_tie_of_two_classes_may_go_either_way(known, run_stage, monkeypatch, c
 
 
 @pytest.mark.parametrize("missing", INPUTS)
-def test_a_missing_input_is_one_line_and_nothing_is_written(known, fails_with, missing):
+def test_missing_input_is_one_line_and_nothing_is_written(known, fails_with, missing):
     Path(missing).unlink()
     before = known.snapshot()
     assert f"{missing} is missing; `dvc repro` makes it" in fails_with("export.py")
     assert known.snapshot() == before
 
 
-def test_convolutions_have_the_number_of_threads_of_the_experiment(known, run_stage, monkeypatch):
+def test_number_of_threads_is_that_of_params(known, run_stage, monkeypatch):
     known.params["train"]["threads"] = 3
     known.write_params()
     fixed = []

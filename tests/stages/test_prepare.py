@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cifar2.dataset import cifar10
-from cifar2.dataset import splits as dataset
-from cifar2.figures import prepare as figures
+from cifar2.dataset import cifar10, splits
+from cifar2.report import figures
 
 RNG = np.random.default_rng(0)
 DATA = cifar10.Cifar10(
@@ -29,15 +28,15 @@ OUTPUTS = {
 }
 
 
-# Planted: a test picture as it stands in the training part, one as its mirror image, and one of a class not chosen.
+# Copied into the test set: a training image, the mirror image of one, and one of a class that is not chosen.
 BIRDS, CATS = (np.flatnonzero(DATA.test_labels == label) for label in (2, 3))
-PLANTED = {BIRDS[0]: (np.flatnonzero(DATA.train_labels == 2)[3], False), BIRDS[1]: (5, True), CATS[0]: (7, False)}
+COPIES = {BIRDS[0]: (np.flatnonzero(DATA.train_labels == 2)[3], False), BIRDS[1]: (5, True), CATS[0]: (7, False)}
 
 
 def with_duplicates():
     images, labels = DATA.test_images.copy(), DATA.train_labels.copy()
     labels[5] = 0
-    for i, (j, mirrored) in PLANTED.items():
+    for i, (j, mirrored) in COPIES.items():
         images[i] = DATA.train_images[j][:, :, ::-1] if mirrored else DATA.train_images[j]
     return DATA._replace(test_images=images, train_labels=labels)
 
@@ -47,32 +46,32 @@ def small_cifar10(monkeypatch):
     monkeypatch.setattr(cifar10, "load", lambda sources, folder: DATA)
 
 
-def splits():
-    return {n: dataset.load(Path(f"data/prepared/{n}.safetensors")) for n in ("train", "val", "test")}
+def load():
+    return {n: splits.load(Path(f"data/prepared/{n}.safetensors")) for n in ("train", "val", "test")}
 
 
-def test_the_parts_hold_exactly_the_chosen_classes_pictures(project, run_stage):
+def test_splits_hold_exactly_the_images_of_the_chosen_classes(project, run_stage):
     run_stage("prepare.py")
-    found = splits()
-    wanted = np.flatnonzero(np.isin(DATA.train_labels, [0, 2]))
-    assert torch.cat([found["train"].index, found["val"].index]).sort().values.tolist() == wanted.tolist()
-    assert found["test"].index.tolist() == np.flatnonzero(np.isin(DATA.test_labels, [0, 2])).tolist()
+    sets = load()
+    expected = np.flatnonzero(np.isin(DATA.train_labels, [0, 2]))
+    assert torch.cat([sets["train"].index, sets["val"].index]).sort().values.tolist() == expected.tolist()
+    assert sets["test"].index.tolist() == np.flatnonzero(np.isin(DATA.test_labels, [0, 2])).tolist()
     for name, (images, labels) in {"val": DATA[:2], "test": DATA[2:]}.items():
-        split = found[name]
-        assert np.array_equal(split.images.numpy(), images[split.index])
+        split = sets[name]
+        assert np.array_equal(split.x.numpy(), images[split.index])
         assert np.array_equal(split.labels.numpy() * 2, labels[split.index])
 
 
-def test_the_metrics_are_those_of_the_files(project, run_stage):
+def test_metrics_match_the_splits(project, run_stage):
     run_stage("prepare.py")
-    metrics, found = json.loads(Path("metrics/prepare.json").read_text()), splits()
-    for name, split in found.items():
+    metrics, sets = json.loads(Path("metrics/prepare.json").read_text()), load()
+    for name, split in sets.items():
         assert metrics[f"n_{name}"] == len(split.labels)
         assert metrics["class_counts"][name] == {
             "airplane": int((split.labels == 0).sum()),
             "bird": int((split.labels == 1).sum()),
         }
-    green = found["train"].images[:, 1].double() / 255
+    green = sets["train"].x[:, 1].double() / 255
     assert metrics["channel_mean"][1] == pytest.approx(green.mean().item())
     assert metrics["channel_std"][1] == pytest.approx(green.std(correction=0).item())
 
@@ -83,35 +82,33 @@ def near_duplicates():
 
 
 @pytest.mark.parametrize("val_fraction", [0.1, 0.9])
-def test_near_duplicates_are_told_by_their_official_places_wherever_the_partner_went(
-    project, run_stage, monkeypatch, val_fraction
-):
+def test_near_duplicates_are_listed_by_official_index(project, run_stage, monkeypatch, val_fraction):
     monkeypatch.setattr(cifar10, "load", lambda sources, folder: with_duplicates())
     project.params["data"]["val_fraction"] = val_fraction
     project.write_params()
     run_stage("prepare.py")
     rows = near_duplicates()
-    found = {int(row["test_index"]): (int(row["train_index"]), row["mirrored"] == "True") for row in rows}
-    assert found == {i: PLANTED[i] for i in BIRDS[:2]}
+    pairs = {int(row["test_index"]): (int(row["train_index"]), row["mirrored"] == "True") for row in rows}
+    assert pairs == {i: COPIES[i] for i in BIRDS[:2]}
     assert {row["mirrored"] for row in rows} == {"True", "False"}
     assert all(float(row["similarity"]) == pytest.approx(1) for row in rows)
     assert json.loads(Path("metrics/prepare.json").read_text())["n_near_duplicates"] == 2
 
 
-@pytest.mark.parametrize(("n", "n_shown", "ending"), [(72, 72, "set"), (80, 72, "set; the 72 least similar")])
-def test_of_many_near_duplicates_the_least_similar_are_shown(project, run_stage, monkeypatch, n, n_shown, ending):
+@pytest.mark.parametrize(("n", "n_shown", "ending"), [(72, 72, "part"), (80, 72, "part; the 72 least similar")])
+def test_figure_shows_the_least_similar_of_many_near_duplicates(project, run_stage, monkeypatch, n, n_shown, ending):
     labels = np.resize(np.array([0, 2], np.uint8), 400)
     known = np.sort(RNG.permutation(400)[:n])
     noise = (np.arange(n) * 0.5).astype(np.uint8).reshape(-1, 1, 1, 1) * RNG.integers(0, 2, (n, 3, 32, 32), np.uint8)
     images = DATA.train_images[known] // 2 + noise
     data = cifar10.Cifar10(DATA.train_images, labels, images, labels[known])
     monkeypatch.setattr(cifar10, "load", lambda sources, folder: data)
-    drawn = []
+    calls = []
     real = figures.pairs
-    monkeypatch.setattr(figures, "pairs", lambda *arguments: drawn.append(arguments) or real(*arguments))
+    monkeypatch.setattr(figures, "pairs", lambda *arguments: calls.append(arguments) or real(*arguments))
     run_stage("prepare.py")
     rows = near_duplicates()
-    ((left, right, captions, title),) = drawn
+    ((left, right, captions, title),) = calls
     assert len(rows) == n
     assert len(left) == len(right) == len(captions) == n_shown
     assert title == f"{n} of {n} test images (left) with a near-duplicate in CIFAR-10's training {ending}"
@@ -119,7 +116,7 @@ def test_of_many_near_duplicates_the_least_similar_are_shown(project, run_stage,
         assert np.array_equal(image, images[int(row["test_index"])])
 
 
-def test_without_near_duplicates_the_table_is_empty_and_there_is_still_a_figure(project, run_stage):
+def test_table_without_near_duplicates_is_empty(project, run_stage):
     run_stage("prepare.py")
     content = Path("data/prepared/near_duplicates.csv").read_text()
     assert content == "test_index,train_index,mirrored,similarity\n"
@@ -127,7 +124,7 @@ def test_without_near_duplicates_the_table_is_empty_and_there_is_still_a_figure(
     assert Path("metrics/figures/near_duplicates.png").exists()
 
 
-def test_a_second_run_writes_the_same_bytes(project, run_stage):
+def test_second_run_writes_the_same_bytes(project, run_stage):
     run_stage("prepare.py")
     first = project.snapshot()
     assert set(first) >= OUTPUTS
@@ -135,17 +132,17 @@ def test_a_second_run_writes_the_same_bytes(project, run_stage):
     assert project.snapshot() == first
 
 
-def test_other_classes_get_their_labels_in_the_order_given(project, run_stage):
+def test_labels_follow_the_order_of_the_classes(project, run_stage):
     project.params["data"]["classes"] = ["truck", "cat", "frog"]
     project.write_params()
     run_stage("prepare.py")
-    test = splits()["test"]
+    test = load()["test"]
     assert test.classes == ("truck", "cat", "frog")
     assert [DATA.test_labels[i] for i in test.index] == [(9, 3, 6)[label] for label in test.labels]
 
 
 @pytest.mark.parametrize("val_fraction", [1e-5, 0.99999])
-def test_a_part_without_pictures_is_one_line_and_nothing_is_written(project, fails_with, val_fraction):
+def test_split_without_images_is_one_line_and_nothing_is_written(project, fails_with, val_fraction):
     project.params["data"]["val_fraction"] = val_fraction
     project.write_params()
     before = project.snapshot()
@@ -153,7 +150,7 @@ def test_a_part_without_pictures_is_one_line_and_nothing_is_written(project, fai
     assert project.snapshot() == before
 
 
-def test_a_bad_parameter_leaves_everything_as_it_was(project, fails_with):
+def test_invalid_parameter_leaves_everything_as_it_was(project, fails_with):
     project.params["data"]["classes"] = ["airplane", "brid"]
     project.write_params()
     before = project.snapshot()

@@ -28,16 +28,16 @@ def metrics(name, root=""):
 
 
 def change(name, root="", **changes):
-    """Let a configuration have done otherwise."""
+    """Change the metrics of a configuration."""
     Path(root, f"metrics/train/{name}.json").write_text(json.dumps(metrics(name, root) | changes))
 
 
 def wins(name, root=""):
-    """Let a configuration be clearly the best."""
+    """Make a configuration clearly the best."""
     change(name, root, val_accuracy=1.01, val_accuracy_se=0.0)
 
 
-def test_it_writes_the_winner_its_models_and_a_table_of_all(trained, run_stage):
+def test_outputs_are_the_selected_configuration_and_a_ranking(trained, run_stage):
     run_stage("select_model.py")
     rows = table()
     configs = trained.params["configs"]
@@ -45,15 +45,15 @@ def test_it_writes_the_winner_its_models_and_a_table_of_all(trained, run_stage):
     assert {row["name"]: row["family"] for row in rows} == {name: c["family"] for name, c in configs.items()}
     assert select()["selected"] == rows[0]["name"]
     assert "tied within one standard error" in select()["rule"]
-    whole = params.load().configs[rows[0]["name"]].model_dump()
-    assert whole.items() >= configs[rows[0]["name"]].items()
-    assert selected() == {"name": rows[0]["name"], "configuration": whole}
+    configuration = params.load().configs[rows[0]["name"]].model_dump()
+    assert configuration.items() >= configs[rows[0]["name"]].items()
+    assert selected() == {"name": rows[0]["name"], "configuration": configuration}
     for row in rows:
         assert float(row["val_accuracy"]) == metrics(row["name"])["val_accuracy"]
     assert Path("metrics/figures/ranking.png").exists()
 
 
-def test_each_family_has_its_own_best_and_that_ones_models(trained, run_stage):
+def test_models_of_each_family_are_those_of_its_best(trained, run_stage):
     for name, accuracy in (("fine", 0.9), ("fast", 0.85), ("augmented", 0.5), ("convolutional", 0.6), ("linear", 1.0)):
         change(name, val_accuracy=accuracy, val_accuracy_se=0.0)
     for name in ("precise", "balanced", "smooth"):
@@ -67,8 +67,8 @@ def test_each_family_has_its_own_best_and_that_ones_models(trained, run_stage):
         assert Path(f"data/models/{family}.safetensors").read_bytes() == chosen.read_bytes()
 
 
-def test_the_rule_is_applied_within_a_family_as_if_there_were_no_other(trained, run_stage):
-    """What is tied with the best of its family need not be tied with the best of all."""
+def test_rule_is_applied_within_each_family_alone(trained, run_stage):
+    """A configuration tied with the best of its family need not be tied with the best of all."""
     names = [name for name, c in trained.params["configs"].items() if c["family"] == "mlp"]
     for name in names:
         change(name, val_accuracy=0.5, val_accuracy_se=0.1, val_loss=0.9, val_loss_se=0.0, val_loss_std=[0.0])
@@ -79,7 +79,7 @@ def test_the_rule_is_applied_within_a_family_as_if_there_were_no_other(trained, 
     assert selection.rank({name: metrics(name) for name in names})[0].name == "smooth"
 
 
-def test_a_family_in_which_all_diverged_is_one_line_and_nothing_is_written(trained, fails_with):
+def test_family_in_which_all_diverged_is_one_line(trained, fails_with):
     nothing = dict.fromkeys(metrics("convolutional")) | {"diverged": "seed 0, epoch 1, step 2: x"}
     Path("metrics/train/convolutional.json").write_text(json.dumps(nothing))
     before = trained.snapshot()
@@ -93,7 +93,7 @@ def beyond(trained, run_stage):
     return trained
 
 
-def test_the_extended_configurations_compete_among_themselves(beyond, run_stage):
+def test_extended_configurations_compete_among_themselves(beyond, run_stage):
     wins("without_flip", "beyond")
     before = beyond.snapshot()
     run_stage("select_model.py", "--beyond")
@@ -111,14 +111,14 @@ def test_the_extended_configurations_compete_among_themselves(beyond, run_stage)
     assert Path("beyond/metrics/figures/ranking.png").exists()
 
 
-def test_without_beyond_its_configurations_play_no_part(beyond, run_stage):
+def test_extended_configurations_do_not_compete_with_the_others(beyond, run_stage):
     wins("without_flip", "beyond")
     run_stage("select_model.py")
     assert "without_flip" not in [row["name"] for row in table()]
     assert select()["best_per_family"]["mlp_augmented"] == "augmented"
 
 
-def test_the_curves_of_all_stand_in_one_file(trained, run_stage):
+def test_curves_of_all_configurations_are_in_one_file(trained, run_stage):
     run_stage("select_model.py")
     with Path("metrics/curves.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -126,7 +126,7 @@ def test_the_curves_of_all_stand_in_one_file(trained, run_stage):
     assert len(rows) == len(trained.params["configs"]) * 2 * 2
 
 
-def test_what_refit_knows_stays_when_a_loser_changes(trained, run_stage):
+def test_selected_file_does_not_depend_on_the_others(trained, run_stage):
     wins("linear")
     run_stage("select_model.py")
     before, families = selected(), select()["best_per_family"]
@@ -136,25 +136,24 @@ def test_what_refit_knows_stays_when_a_loser_changes(trained, run_stage):
     assert select()["best_per_family"] != families
 
 
-def test_it_opens_no_split(trained, run_stage):
+def test_selection_reads_no_data(trained, run_stage):
     for name in SIZES:
         Path(f"data/prepared/{name}.safetensors").unlink()
     shutil.rmtree("data/features")
     run_stage("select_model.py")
 
 
-def test_a_configuration_that_was_removed_does_not_win(trained, run_stage):
+def test_removed_configuration_is_not_selected(trained, run_stage):
     wins("fast")
     run_stage("select_model.py")
-    winner = json.loads(Path("metrics/select.json").read_text())["selected"]
-    assert winner == "fast"
-    del trained.params["configs"][winner]
+    assert select()["selected"] == "fast"
+    del trained.params["configs"]["fast"]
     trained.write_params()
     run_stage("select_model.py")
-    assert json.loads(Path("metrics/select.json").read_text())["selected"] != winner
+    assert select()["selected"] != "fast"
 
 
-def test_a_configuration_without_metrics_is_one_line_and_nothing_is_written(trained, fails_with):
+def test_missing_metrics_are_one_line_and_nothing_is_written(trained, fails_with):
     Path("metrics/train/smooth.json").unlink()
     before = trained.snapshot()
     assert "metrics/train/smooth.json is missing; `dvc repro` makes it" in fails_with("select_model.py")

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The keys of the trials that ran, here one after the other and without Ray, the last one first."""
+    """The keys of the trials that ran: without Ray, one after another, the last one first."""
     found = []
 
     def run(keys, trial, resources, asha, finished, best):
@@ -33,7 +33,7 @@ def table():
 
 
 def again(project, ran, run_stage, **changes):
-    """How many more trials run when ``changes`` are made to the sweep."""
+    """The number of trials that run after ``changes`` to the sweep."""
     before = len(ran)
     project.params["sweep"] |= changes
     project.write_params()
@@ -41,7 +41,7 @@ def again(project, ran, run_stage, **changes):
     return len(ran) - before
 
 
-def test_it_writes_a_table_and_two_pictures(project, run_stage, ran):
+def test_outputs_are_a_table_and_two_figures(project, run_stage, ran):
     before = set(project.snapshot())
     again(project, ran, run_stage, trials=8, space={"lr": {"log_uniform": [1e-4, 1.0]}})
     new = {name for name in set(project.snapshot()) - before if not name.startswith(".sweep")}
@@ -54,13 +54,13 @@ def test_it_writes_a_table_and_two_pictures(project, run_stage, ran):
     assert sorted(int(row["trial"]) for row in rows) == list(range(8))
 
 
-def test_no_model_is_kept(project, run_stage, ran):
+def test_models_are_not_kept(project, run_stage, ran):
     run_stage("sweep.py")
     assert not Path("data/models").exists()
     assert max(path.stat().st_size for path in Path(".sweep").iterdir()) < 1000
 
 
-def test_the_files_are_the_same_in_whatever_order_trials_end(project, run_stage, ran, monkeypatch):
+def test_outputs_do_not_depend_on_the_order_of_trials(project, run_stage, ran, monkeypatch):
     run_stage("sweep.py")
     before = {name: content for name, content in project.snapshot().items() if name.startswith("metrics")}
     shutil.rmtree(".sweep")
@@ -71,7 +71,7 @@ def test_the_files_are_the_same_in_whatever_order_trials_end(project, run_stage,
     assert {name: project.snapshot()[name] for name in before} == before
 
 
-def test_what_has_finished_is_not_trained_again(project, run_stage, ran):
+def test_finished_trials_do_not_run_again(project, run_stage, ran):
     run_stage("sweep.py")
     assert again(project, ran, run_stage) == 0
     assert again(project, ran, run_stage, trials=5) == 2
@@ -79,7 +79,7 @@ def test_what_has_finished_is_not_trained_again(project, run_stage, ran):
     assert len(table()) == 4
 
 
-def test_a_resumed_sweep_starts_from_the_best_finished_trial(project, run_stage, monkeypatch, ran):
+def test_resumed_sweep_starts_from_the_best_finished_trial(project, run_stage, monkeypatch, ran):
     again(project, ran, run_stage, space={"lr": {"grid": [1e30, 1e-4, 0.1]}}, trials=3)
     best = max(float(row["val_accuracy"] or 0) for row in table())
     found = []
@@ -107,12 +107,12 @@ def test_the_best_accuracy_shown_is_that_of_the_first_row():
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"seeds": [1]}, {"asha": {"grace_epochs": 1, "reduction_factor": 2}}])
-def test_what_a_trial_depends_on_makes_it_another_one(project, run_stage, ran, change):
+def test_other_settings_of_the_sweep_are_other_trials(project, run_stage, ran, change):
     run_stage("sweep.py")
     assert again(project, ran, run_stage, **change) == 3
 
 
-def test_other_data_and_other_parameters_of_training_make_it_another_one(project, run_stage, ran):
+def test_other_data_or_training_parameters_are_other_trials(project, run_stage, ran):
     run_stage("sweep.py")
     project.params["train"]["batch_size"] = 8
     assert again(project, ran, run_stage) == 3
@@ -120,18 +120,18 @@ def test_other_data_and_other_parameters_of_training_make_it_another_one(project
     assert again(project, ran, run_stage) == 3
 
 
-def test_an_interrupted_trial_leaves_the_finished_ones(project, run_stage, ran, monkeypatch):
-    whole = cluster.run
+def test_interrupted_trial_leaves_the_finished_ones(project, run_stage, ran, monkeypatch):
+    run = cluster.run
 
     def killed(keys, *rest):
-        whole(list(keys)[:2], *rest)
+        run(list(keys)[:2], *rest)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cluster, "run", killed)
     with pytest.raises(SystemExit):
         run_stage("sweep.py")
     assert not Path("metrics").exists()
-    monkeypatch.setattr(cluster, "run", whole)
+    monkeypatch.setattr(cluster, "run", run)
     assert again(project, ran, run_stage) == 1
 
 
@@ -140,7 +140,7 @@ def test_equal_points_are_one_trial(project, run_stage, ran):
     assert [row["trial"] for row in sorted(table(), key=lambda row: row["trial"])] == ["0", "1"]
 
 
-def test_one_that_diverged_comes_last(project, run_stage, ran):
+def test_diverged_trial_is_last_in_the_table(project, run_stage, ran):
     again(project, ran, run_stage, space={"lr": {"grid": [1e30, 0.1]}})
     first, last = table()
     assert (first["lr"], first["diverged"]) == ("0.1", "")
@@ -148,14 +148,14 @@ def test_one_that_diverged_comes_last(project, run_stage, ran):
     assert last["val_accuracy"] == ""
 
 
-def test_when_all_diverge_that_is_told_and_nothing_written(project, fails_with, ran):
+def test_sweep_in_which_all_diverge_is_one_line(project, fails_with, ran):
     project.params["sweep"]["space"] = {"lr": {"grid": [1e30, 1e31]}}
     project.write_params()
     assert "every trial diverged" in fails_with("sweep.py")
     assert not Path("metrics").exists()
 
 
-def test_one_that_was_stopped_comes_after_all_that_were_not(project, run_stage, ran):
+def test_stopped_trial_is_after_all_finished_ones(project, run_stage, ran):
     run_stage("sweep.py")
     worst = table()[-1]
     path = next(
@@ -167,24 +167,24 @@ def test_one_that_was_stopped_comes_after_all_that_were_not(project, run_stage, 
     assert table()[2]["trial"] == worst["trial"]
 
 
-def test_a_damaged_outcome_is_told(project, run_stage, fails_with, ran):
+def test_corrupted_outcome_is_named(project, run_stage, fails_with, ran):
     run_stage("sweep.py")
     path = next(Path(".sweep").iterdir())
     path.write_text(path.read_text()[:50])
     assert str(path) in fails_with("sweep.py")
 
 
-def test_a_base_that_learns_from_features_is_swept_too(project, run_stage, ran):
+def test_sweep_may_start_from_a_configuration_on_features(project, run_stage, ran):
     assert again(project, ran, run_stage, base="linear", space={"lr": {"uniform": [0.01, 0.1]}}) == 3
 
 
-def test_without_ray_it_says_how_to_get_it(project, fails_with, monkeypatch):
+def test_missing_ray_is_one_line_that_names_make_install(project, fails_with, monkeypatch):
     monkeypatch.setitem(sys.modules, "cifar2.sweep.cluster", None)
     monkeypatch.delattr("cifar2.sweep.cluster")
     assert "`make install`" in fails_with("sweep.py")
 
 
-def test_the_projects_own_table_is_of_its_own_sweep():
+def test_table_of_the_project_is_of_its_own_sweep():
     with (ROOT / "metrics/sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     document = read(ROOT / "params.yaml")["sweep"]
