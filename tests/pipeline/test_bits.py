@@ -1,4 +1,4 @@
-"""The same bits on any processor and number of cores, for every family, on the real pictures: minutes, hence slow."""
+"""Bit-identical results on any processor and number of cores, for every family, on the real images."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from cifar2 import params
-from cifar2.dataset import splits as dataset
-from cifar2.networks import classifier, transfer
-from cifar2.training import hardware, loop
+from cifar2.dataset import splits
+from cifar2.networks import inference, transfer
+from cifar2.training.run import Run
 from tests.conftest import ROOT
 
 pytestmark = [
@@ -22,9 +22,9 @@ pytestmark = [
     pytest.mark.skipif(not (ROOT / "data/features/train.safetensors").exists(), reason="`make repro` makes the data"),
 ]
 
-# Perceptrons first: what convolutions fix for themselves stays fixed.  Convolutions see part of the pictures.
-PICTURES = {"fine": 9024, "augmented": 9024, "linear": 9024, "convolutional": 640, "fine_tuned": 64}
-# What could make a difference: OpenMP's threads, and the instruction set that ATen chooses by the processor.
+# Perceptrons first: a run with convolutions fixes the number of threads.  Convolutions use some of the images.
+N_IMAGES = {"fine": 9024, "augmented": 9024, "linear": 9024, "convolutional": 640, "fine_tuned": 64}
+# Possible sources of differences: OpenMP's threads, and the instruction set that ATen chooses by the processor.
 CASES = {
     "1 thread, AVX2": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2"},
     "2 threads, AVX-512": {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "avx512"},
@@ -35,38 +35,31 @@ WITH_AVX512 = pytest.mark.skipif(not torch.cpu.get_capabilities()["avx512_f"], r
 
 
 def digest(*tensors):
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+        sha256.update(tensor.contiguous().numpy().tobytes())
+    return sha256.hexdigest()[:16]
 
 
-def bits():
-    """The weights, curve and answers of each kind of network after an epoch, as digests, and a backbone's features."""
-    everything = params.load()
-    found = {}
-    for name, n in PICTURES.items():
-        configuration = (everything.configs | everything.beyond)[name]
-        splits = [dataset.load(Path("data", configuration.input, f"{part}.safetensors")) for part in ("train", "val")]
-        splits = [replace(s, images=s.images[:n], labels=s.labels[:n], index=s.index[:n]) for s in splits]
-        card = classifier.describe(name, configuration, everything, splits[0])
-        if card.convolves:
-            hardware.fix_convolutions(everything.train.threads)
-        train, val = (loop.examples(split, card.mean, card.std) for split in splits)
-        network = classifier.build(card.shape, 0)
-        settings = everything.train.model_copy(update={"epochs": 1})
-        one_epoch = configuration.model_copy(update={"epochs": 1})
-        curve = [list(epoch) for epoch in loop.train(network, train, val, one_epoch, settings, 0)]
-        network.eval()
-        answers = classifier.logits(network, val.x, configuration.flip_average)
-        found[name] = [digest(*network.state_dict().values()), digest(answers), curve]
-    found["features"] = digest(transfer.extract_features(splits[0].images, **everything.features.model_dump()))
-    return found
+def digests():
+    """Digests of the weights and logits of each kind of network after an epoch, and of a backbone's features."""
+    all_params, results = params.load(), {}
+    for name, n in N_IMAGES.items():
+        configuration = (all_params.configs | all_params.beyond)[name].model_copy(update={"epochs": 1})
+        sets = [splits.load(Path("data", configuration.input, f"{split}.safetensors")) for split in ("train", "val")]
+        sets = [replace(s, x=s.x[:n], labels=s.labels[:n], index=s.index[:n]) for s in sets]
+        run = Run(name, configuration, all_params, *sets)
+        curve = [list(epoch) for epoch in run.epochs([0])]
+        (network,) = run.networks
+        logits = inference.logits(network.eval(), run.val.x, configuration.flip_average)
+        results[name] = [digest(*network.state_dict().values()), digest(logits), curve]
+    results["features"] = digest(transfer.features(sets[0].x, **all_params.features.model_dump()))
+    return results
 
 
-def bits_with(environment, *command):
-    """What another process finds, started by ``command``."""
-    done = subprocess.run(
+def digests_with(environment, *command):
+    """The digests of another process, started by ``command``."""
+    process = subprocess.run(
         [*command, sys.executable, "-m", "tests.pipeline.test_bits"],
         cwd=ROOT,
         env=os.environ | environment,
@@ -74,24 +67,24 @@ def bits_with(environment, *command):
         text=True,
         check=True,
     )
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def expected():
-    return bits_with({})
+    return digests_with({})
 
 
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=WITH_AVX512) if "AVX-512" in case else case for case in CASES]
 )
 def test_threads_and_instruction_sets_change_no_bit(expected, case):
-    assert bits_with(CASES[case]) == expected
+    assert digests_with(CASES[case]) == expected
 
 
-def test_one_core_alone_changes_no_bit(expected):
-    assert bits_with({}, "taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))) == expected
+def test_single_core_changes_no_bit(expected):
+    assert digests_with({}, "taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))) == expected
 
 
 if __name__ == "__main__":
-    print(json.dumps(bits()))
+    print(json.dumps(digests()))
