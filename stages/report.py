@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def read(name: str) -> dict[str, Any]:
-    return files.read_json(METRICS / f"{name}.json", ())
+    return files.read_json(METRICS / f"{name}.json")
 
 
 def rows(name: str) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def digests():
     """Digests of the weights and logits of each kind of network after an epoch, and of a backbone's features."""
     all_params, results = params.load(), {}
     for name, n in N_IMAGES.items():
-        configuration = (all_params.configs | all_params.beyond)[name].model_copy(update={"epochs": 1})
+        configuration = (all_params.configs | all_params.extended_configs)[name].model_copy(update={"epochs": 1})
         sets = [splits.load(Path("data", configuration.input, f"{split}.safetensors")) for split in ("train", "val")]
         sets = [replace(s, x=s.x[:n], labels=s.labels[:n], index=s.index[:n]) for s in sets]
         run = Run(name, configuration, all_params, *sets)
@@ -53,7 +53,7 @@ def digests():
         (network,) = run.networks
         logits = inference.logits(network.eval(), run.val.x, configuration.flip_average)
         results[name] = [digest(*network.state_dict().values()), digest(logits), curve]
-    results["features"] = digest(transfer.features(sets[0].x, **all_params.features.model_dump()))
+    results["features"] = digest(transfer.extract_features(sets[0].x, **all_params.features.model_dump()))
     return results
 
 

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("arguments", [(), ("--beyond",)])
+@pytest.mark.parametrize("arguments", [(), ("--extended",)])
 def test_valid_parameters_leave_a_file_without_values(project, run_stage, arguments):
     """A changed value reruns only the stages that read it."""
     run_stage("check_params.py", *arguments)
-    checked = Path("beyond" if arguments else "", "data/checked.json")
+    checked = Path("extended" if arguments else "", "data/checked.json")
     before = checked.read_bytes()
     project.params["configs"]["fine"]["lr"] = 0.02
     project.write_params()

@@ -35,7 +35,7 @@ def models(name):
 def logits(network, card, split, flip_average=None):
     """The logits of a network, computed independently."""
     if card.features:
-        x = transfer.features(split.x, "efficientnet_lite0", 32, flip_average=False)
+        x = transfer.extract_features(split.x, "efficientnet_lite0", 32, flip_average=False)
     else:
         x = normalise(split.x, [0.5] * 3, [0.5] * 3)
     average = card.configuration.flip_average if flip_average is None else flip_average
@@ -219,21 +219,21 @@ def test_number_of_threads_is_that_of_params(selected, run_stage, monkeypatch):
 
 def test_extended_evaluation_has_its_own_folder(trained, run_stage):
     run_stage("train.py", "without_flip")
-    wins("without_flip", "beyond")
-    for arguments in ((), ("--beyond",)):
+    wins("without_flip", "extended")
+    for arguments in ((), ("--extended",)):
         run_stage("select_model.py", *arguments)
         run_stage("evaluate.py", "mlp_augmented", *arguments)
         if not arguments:
             before = trained.snapshot()
     after = trained.snapshot()
     assert before.items() <= after.items(), "what the plain evaluation wrote stays"
-    assert {path for path in after if path.startswith(("beyond/metrics/evaluate/", "beyond/data/evaluated/"))} == {
-        "beyond/data/evaluated/mlp_augmented.safetensors",
-        *(f"beyond/metrics/evaluate/mlp_augmented{end}" for end in (".json", *TABLES)),
+    assert {path for path in after if path.startswith(("extended/metrics/evaluate/", "extended/data/evaluated/"))} == {
+        "extended/data/evaluated/mlp_augmented.safetensors",
+        *(f"extended/metrics/evaluate/mlp_augmented{end}" for end in (".json", *TABLES)),
     }
-    assert "beyond/metrics/figures/confusion_mlp_augmented.png" in after
+    assert "extended/metrics/figures/confusion_mlp_augmented.png" in after
     assert metrics("mlp_augmented")["config"] == "augmented"
-    assert metrics("mlp_augmented", "beyond")["config"] == "without_flip"
+    assert metrics("mlp_augmented", "extended")["config"] == "without_flip"
 
 
 def test_corrupted_model_is_one_line_and_nothing_is_written(selected, fails_with):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cifar2.dataset import cifar10, splits
-from cifar2.report import figures
+from cifar2.figures import prepare as figures
 
 RNG = np.random.default_rng(0)
 DATA = cifar10.Cifar10(
@@ -95,7 +95,7 @@ def test_near_duplicates_are_listed_by_official_index(project, run_stage, monkey
     assert json.loads(Path("metrics/prepare.json").read_text())["n_near_duplicates"] == 2
 
 
-@pytest.mark.parametrize(("n", "n_shown", "ending"), [(72, 72, "part"), (80, 72, "part; the 72 least similar")])
+@pytest.mark.parametrize(("n", "n_shown", "ending"), [(72, 72, "set"), (80, 72, "set; the 72 least similar")])
 def test_figure_shows_the_least_similar_of_many_near_duplicates(project, run_stage, monkeypatch, n, n_shown, ending):
     labels = np.resize(np.array([0, 2], np.uint8), 400)
     known = np.sort(RNG.permutation(400)[:n])

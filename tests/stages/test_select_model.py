@@ -88,31 +88,31 @@ def test_family_in_which_all_diverged_is_one_line(trained, fails_with):
 
 
 @pytest.fixture
-def beyond(trained, run_stage):
+def extended(trained, run_stage):
     run_stage("train.py", "without_flip")
     return trained
 
 
-def test_extended_configurations_compete_among_themselves(beyond, run_stage):
-    wins("without_flip", "beyond")
-    before = beyond.snapshot()
-    run_stage("select_model.py", "--beyond")
-    after = beyond.snapshot()
+def test_extended_configurations_compete_among_themselves(extended, run_stage):
+    wins("without_flip", "extended")
+    before = extended.snapshot()
+    run_stage("select_model.py", "--extended")
+    after = extended.snapshot()
     assert before.items() <= after.items(), "what the plain selection wrote stays"
-    assert all(path.startswith("beyond/") for path in after.keys() - before.keys())
-    rows = table("beyond")
+    assert all(path.startswith("extended/") for path in after.keys() - before.keys())
+    rows = table("extended")
     assert [row["name"] for row in rows] == ["without_flip"]
-    assert select("beyond")["selected"] == "without_flip"
-    assert select("beyond")["best_per_family"] == {"mlp_augmented": "without_flip"}
-    chosen = Path("beyond/data/models/train/without_flip.safetensors")
-    assert Path("beyond/data/models/mlp_augmented.safetensors").read_bytes() == chosen.read_bytes()
-    with Path("beyond/metrics/curves.csv").open() as file:
+    assert select("extended")["selected"] == "without_flip"
+    assert select("extended")["best_per_family"] == {"mlp_augmented": "without_flip"}
+    chosen = Path("extended/data/models/train/without_flip.safetensors")
+    assert Path("extended/data/models/mlp_augmented.safetensors").read_bytes() == chosen.read_bytes()
+    with Path("extended/metrics/curves.csv").open() as file:
         assert {row["configuration"] for row in csv.DictReader(file)} == {"without_flip"}
-    assert Path("beyond/metrics/figures/ranking.png").exists()
+    assert Path("extended/metrics/figures/ranking.png").exists()
 
 
-def test_extended_configurations_do_not_compete_with_the_others(beyond, run_stage):
-    wins("without_flip", "beyond")
+def test_extended_configurations_do_not_compete_with_the_others(extended, run_stage):
+    wins("without_flip", "extended")
     run_stage("select_model.py")
     assert "without_flip" not in [row["name"] for row in table()]
     assert select()["best_per_family"]["mlp_augmented"] == "augmented"

@@ -86,8 +86,11 @@ def test_each_method_of_gradients_gives_the_same_result(project, run_stage):
 
 @pytest.mark.parametrize("name", [*KINDS, "without_flip"])
 def test_training_reads_only_the_input_of_its_configuration(project, run_stage, name):
-    configuration = (project.params["configs"] | project.params["beyond"])[name]
-    inputs = {Path("data", configuration["input"], f"{split}.safetensors") for split in ("train", "val")}
+    configs = project.params["configs"]
+    inputs = {
+        Path("data", configs.get(name, configs["augmented"])["input"], f"{split}.safetensors")
+        for split in ("train", "val")
+    }
     for path in set(Path("data").glob("*/*")) - inputs:
         path.unlink()
     run_stage("train.py", name)
@@ -104,15 +107,15 @@ def test_metrics_of_early_stopping_are_of_the_best_epoch(project, run_stage):
     assert metrics()["val_loss"] == pytest.approx(sum(float(row["val_loss"]) for row in best) / 2)
 
 
-def test_configuration_of_beyond_is_trained_in_its_own_folder(project, run_stage):
+def test_extended_configuration_is_trained_in_its_own_folder(project, run_stage):
     before = set(project.snapshot())
     run_stage("train.py", "without_flip")
-    assert set(project.snapshot()) - before == outputs("without_flip", "beyond/")
+    assert set(project.snapshot()) - before == outputs("without_flip", "extended/")
     # The same hyperparameters with another name give the same result.
-    project.params["configs"]["same"] = project.params["beyond"]["without_flip"]
+    project.params["configs"]["same"] = project.params["configs"]["augmented"] | {"flip": False}
     project.write_params()
     run_stage("train.py", "same")
-    assert metrics("without_flip", "beyond") == metrics("same")
+    assert metrics("without_flip", "extended") == metrics("same")
 
 
 @EACH_KIND
@@ -139,7 +142,7 @@ def test_diverged_configuration_has_a_reason_and_no_numbers(project, run_stage, 
 
 def test_unknown_configuration_is_one_line_with_the_known_ones(project, fails_with):
     assert fails_with("train.py", "fin") == (
-        "error: params.yaml: neither configs nor beyond has 'fin', only precise, fast, fine, balanced, smooth, "
+        "error: params.yaml: neither configs nor extended has 'fin', only precise, fast, fine, balanced, smooth, "
         "augmented, linear, convolutional, without_flip"
     )
 
