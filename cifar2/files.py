@@ -56,12 +56,12 @@ def read(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read: {describe(error)}") from error
 
 
-def damaged(path: Path, reason: object) -> UserError:
+def corrupted(path: Path, reason: object) -> UserError:
     """The error for an existing file with invalid content."""
     # DVC trusts write-protected files in its cache; it only checks the hashes of writable ones.
     return UserError(
-        f"{path} is damaged ({' '.join(str(reason).split())}); delete it, then `dvc repro` or `dvc pull` restores it; "
-        "if damaged again, let DVC check its cache first: `chmod -R u+w .dvc/cache`"
+        f"{path} is corrupted ({' '.join(str(reason).split())}); delete it, then `dvc repro` or `dvc pull` restores it"
+        "; if corrupted again, let DVC check its cache first: `chmod -R u+w .dvc/cache`"
     )
 
 
@@ -73,7 +73,7 @@ class _Record(dict[str, Any]):
         self.path = path
 
     def __missing__(self, name: str) -> NoReturn:
-        raise damaged(self.path, f"it has no {name}")
+        raise corrupted(self.path, f"it has no {name}")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -90,9 +90,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(read(path), object_hook=lambda items: _Record(path, items))
     except ValueError as error:
-        raise damaged(path, error) from error
+        raise corrupted(path, error) from error
     if not isinstance(document, dict):
-        raise damaged(path, "not a JSON object")
+        raise corrupted(path, "not a JSON object")
     return document
 
 
@@ -123,7 +123,7 @@ def read_csv(path: Path, text: Collection[str]) -> list[dict[str, Any]]:
         rows = [dict(zip(columns, line, strict=True)) for line in lines]
         return [_Record(path, {c: value if c in text else _number(value) for c, value in row.items()}) for row in rows]
     except (ValueError, csv.Error) as error:
-        raise damaged(path, error) from error
+        raise corrupted(path, error) from error
 
 
 def _number(field: str) -> float | None:
@@ -142,7 +142,7 @@ def join_csv(paths: Sequence[Path], text: Collection[str]) -> bytes:
         read_csv(path, text)  # raises if the file is corrupted
         columns, _, lines = read(path).partition(b"\n")
         if columns != (header or columns):
-            raise damaged(path, f"its columns differ from those of {paths[0]}")
+            raise corrupted(path, f"its columns differ from those of {paths[0]}")
         header, rows = columns, rows + lines
     return header + b"\n" + rows
 
@@ -177,7 +177,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         metadata = json.loads(header["__metadata__"]["about"])
         about, expected = metadata["about"], metadata["sha256"]
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise damaged(path, error) from error
+        raise corrupted(path, error) from error
     if _digest(tensors, about) != expected:
-        raise damaged(path, "its digest does not match")
+        raise corrupted(path, "its digest does not match")
     return tensors, about

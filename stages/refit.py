@@ -70,7 +70,7 @@ def selected() -> tuple[str, params.AnyConfiguration]:
     try:
         return document["name"], TypeAdapter(params.AnyConfiguration).validate_python(document["configuration"])
     except ValidationError as error:
-        raise files.damaged(SELECTED, error) from error
+        raise files.corrupted(SELECTED, error) from error
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def test_nan_is_not_written_as_json(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
 def test_corrupted_json_is_named(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.json is damaged"):
+    with pytest.raises(UserError, match=r"a\.json is corrupted"):
         files.read_json(tmp_path / "a.json")
 
 
@@ -94,7 +94,7 @@ def test_csv_round_trips_with_numbers_except_in_text_columns(tmp_path):
 )
 def test_corrupted_csv_is_named(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(UserError, match=r"^\S+/a\.csv is damaged \(.+\); delete it") as fault:
+    with pytest.raises(UserError, match=r"^\S+/a\.csv is corrupted \(.+\); delete it") as fault:
         files.read_csv(tmp_path / "a.csv", "y")
     assert "\n" not in str(fault.value)
 
@@ -102,9 +102,9 @@ def test_corrupted_csv_is_named(tmp_path, content):
 def test_a_missing_key_is_named_when_looked_up(tmp_path):
     files.write_csv(tmp_path / "a.csv", ("x",), [(1,)])
     files.write_json(tmp_path / "a.json", {"a": [{"b": 1}]})
-    with pytest.raises(UserError, match=r"a\.csv is damaged \(it has no y\)"):
+    with pytest.raises(UserError, match=r"a\.csv is corrupted \(it has no y\)"):
         files.read_csv(tmp_path / "a.csv", ())[0]["y"]
-    with pytest.raises(UserError, match=r"a\.json is damaged \(it has no c\)"):
+    with pytest.raises(UserError, match=r"a\.json is corrupted \(it has no c\)"):
         files.read_json(tmp_path / "a.json")["a"][0]["c"]
 
 
@@ -118,7 +118,7 @@ def test_joined_csv_has_one_header(tmp_path):
 def test_corrupted_csv_is_not_joined(tmp_path, content):
     files.write_csv(tmp_path / "a", ("x",), [(1,)])
     (tmp_path / "b").write_bytes(content)
-    with pytest.raises(UserError, match=r"b is damaged"):
+    with pytest.raises(UserError, match=r"b is corrupted"):
         files.join_csv([tmp_path / "a", tmp_path / "b"], ())
 
 
@@ -149,7 +149,7 @@ def test_equal_tensors_give_equal_bytes(tmp_path):
 def test_truncated_tensors_are_named(tmp_path, cut):
     files.write_tensors(tmp_path / "t", {"w": torch.zeros(5)}, {})
     (tmp_path / "t").write_bytes((tmp_path / "t").read_bytes()[:cut])
-    with pytest.raises(UserError, match="t is damaged"):
+    with pytest.raises(UserError, match="t is corrupted"):
         files.read_tensors(tmp_path / "t")
 
 
@@ -158,15 +158,15 @@ def test_any_flipped_bit_in_a_tensor_file_is_detected(tmp_path):
     files.write_tensors(path, {"w": torch.arange(5.0), "n": torch.tensor([True])}, {"classes": ["a", "b"]})
     content = path.read_bytes()
     for place in range(8 * len(content)):
-        damaged = bytearray(content)
-        damaged[place // 8] ^= 1 << place % 8
-        path.write_bytes(damaged)
-        with pytest.raises(UserError, match="t is damaged"):
+        corrupted = bytearray(content)
+        corrupted[place // 8] ^= 1 << place % 8
+        path.write_bytes(corrupted)
+        with pytest.raises(UserError, match="t is corrupted"):
             files.read_tensors(path)
 
 
 def test_a_tensor_file_of_another_program_is_named(tmp_path):
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "t").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(UserError, match="t is damaged"):
+    with pytest.raises(UserError, match="t is corrupted"):
         files.read_tensors(tmp_path / "t")

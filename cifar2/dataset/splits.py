@@ -76,9 +76,9 @@ def load(path: Path) -> Split:
         features = Features.model_validate(about["features"]) if about["features"] else None
         return Split(tensors["images"], tensors["labels"], tensors["index"], tuple(about["classes"]), features)
     except KeyError as error:
-        raise files.damaged(path, f"it has no {error}") from error
+        raise files.corrupted(path, f"it has no {error}") from error
     except ValidationError as error:
-        raise files.damaged(path, error) from error
+        raise files.corrupted(path, error) from error
 
 
 def join(first: Split, second: Split) -> Split:

@@ -125,7 +125,7 @@ def load(path: Path) -> tuple[Card, dict[str, nn.Module], dict[str, float | None
             )
         return card, models, about["accuracies"]
     except (KeyError, ValidationError, RuntimeError) as error:
-        raise files.damaged(path, error) from error
+        raise files.corrupted(path, error) from error
 
 
 def n_parameters(model: nn.Module) -> int:

@@ -65,13 +65,13 @@ def test_file_with_an_invalid_feature_extractor_is_named(tmp_path, features):
     split = random_split(5, 0)
     tensors = {"images": split.x, "labels": split.labels, "index": split.index}
     files.write_tensors(tmp_path / "s", tensors, {"classes": ["a", "b"], "features": features})
-    with pytest.raises(UserError, match="s is damaged"):
+    with pytest.raises(UserError, match="s is corrupted"):
         splits.load(tmp_path / "s")
 
 
 def test_file_without_images_is_named(tmp_path):
     files.write_tensors(tmp_path / "s", {"labels": torch.zeros(1)}, {"classes": ["a", "b"], "features": None})
-    with pytest.raises(UserError, match=r"s is damaged \(it has no 'images'\)"):
+    with pytest.raises(UserError, match=r"s is corrupted \(it has no 'images'\)"):
         splits.load(tmp_path / "s")
 
 

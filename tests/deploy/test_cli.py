@@ -275,7 +275,7 @@ def test_a_file_that_is_not_a_model_is_one_line(folder, predict):
     (folder / "one.safetensors").write_bytes((folder / NAMES[0]).read_bytes())
     code, out, err = predict("--model", "one.safetensors", NAMES[1])
     assert (code, out, len(err)) == (1, [], 1)
-    assert err[0].startswith("error: one.safetensors is damaged")
+    assert err[0].startswith("error: one.safetensors is corrupted")
 
 
 def test_a_diverged_configuration_has_no_model(folder, predict):

@@ -123,7 +123,7 @@ ABOUT = {"card": CARD.model_dump(), "keys": ["seed0"], "accuracies": {}}
 )
 def test_file_with_an_invalid_model_is_named(tmp_path, tensors, about):
     files.write_tensors(tmp_path / "m", tensors, about)
-    with pytest.raises(UserError, match="m is damaged"):
+    with pytest.raises(UserError, match="m is corrupted"):
         classifier.load(tmp_path / "m")
 
 

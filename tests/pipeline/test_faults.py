@@ -83,9 +83,9 @@ def test_a_corrupted_input_is_named_and_nothing_is_written(to_report, stage_fail
     for name in READ[command]:
         for kind, damage in DAMAGES.items():
             files.write(Path(name), damage(before[name]))
-            damaged = to_report.snapshot()
-            assert f"error: {name} is damaged (" in stage_fails(command), kind
-            assert to_report.snapshot() == damaged
+            corrupted = to_report.snapshot()
+            assert f"error: {name} is corrupted (" in stage_fails(command), kind
+            assert to_report.snapshot() == corrupted
         files.write(Path(name), before[name])
 
 
@@ -295,7 +295,7 @@ def test_a_corrupted_model_in_dvcs_cache_is_named_with_a_fix(repository):
     assert path.read_bytes() != before[str(MODEL)]
     assert repository.is_clean()
     printed = repository.dvc("repro", "--force", "--single-item", "select_model", fails=True)
-    assert f"error: {MODEL} is damaged (its digest does not match); delete it" in printed
+    assert f"error: {MODEL} is corrupted (its digest does not match); delete it" in printed
     assert "failed to reproduce 'select_model'" in printed
     assert not (repository.folder / "data/models/mlp.safetensors").exists()
     # As the message advises:
@@ -315,7 +315,7 @@ def test_corrupted_images_in_dvcs_cache_are_not_trained_on(repository):
     (repository.folder / TRAIN).unlink()
     repository.dvc("checkout")
     printed = repository.dvc("repro", "--force", "train", fails=True)
-    assert f"error: {TRAIN} is damaged (its digest does not match)" in printed
+    assert f"error: {TRAIN} is corrupted (its digest does not match)" in printed
     assert "epoch" not in printed
     assert not (repository.folder / MODEL).exists()
     (repository.folder / TRAIN).unlink()
@@ -352,7 +352,7 @@ def test_a_truncated_object_in_a_remote_is_not_trained_on(repository):
     (repository.folder / TRAIN).unlink()
     repository.dvc("pull")
     printed = repository.dvc("repro", "--force", "train", fails=True)
-    assert f"error: {TRAIN} is damaged (" in printed
+    assert f"error: {TRAIN} is corrupted (" in printed
     assert "epoch" not in printed
     # With the option that the README advises, DVC does not even pull it.
     repository.dvc("remote", "modify", "team", "verify", "true")

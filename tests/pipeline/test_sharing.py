@@ -1,6 +1,6 @@
 """Two people and a third share results by way of a directory, an S3 server and an OpenSSH server, all of them real.
 
-And what DVC makes of lines that break in the middle, of objects that were damaged there, and of wrong credentials.
+And what DVC makes of lines that break in the middle, of objects that were corrupted there, and of wrong credentials.
 """
 
 import hashlib

@@ -240,7 +240,7 @@ def test_corrupted_model_is_one_line_and_nothing_is_written(selected, fails_with
     path = Path("data/models/final.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
     before = selected.snapshot()
-    assert "data/models/final.safetensors is damaged" in fails_with("evaluate.py", "final")
+    assert "data/models/final.safetensors is corrupted" in fails_with("evaluate.py", "final")
     assert selected.snapshot() == before
 
 

@@ -122,4 +122,4 @@ def test_diverged_refit_is_one_line_and_nothing_is_written(trained, run_stage, f
 @pytest.mark.parametrize("configuration", [{"lr": "x"}, {"model": "svm"}, 3])
 def test_invalid_selection_is_one_line(trained, fails_with, configuration):
     Path("data/models/selected.json").write_text(json.dumps({"name": "fine", "configuration": configuration}))
-    assert "data/models/selected.json is damaged" in fails_with("refit.py")
+    assert "data/models/selected.json is corrupted" in fails_with("refit.py")

@@ -152,7 +152,7 @@ def test_corrupted_data_is_one_line_and_nothing_is_written(project, fails_with, 
     path = Path("data/prepared/val.safetensors")
     path.write_bytes(corrupt(path.read_bytes()))
     before = project.snapshot()
-    assert "data/prepared/val.safetensors is damaged" in fails_with("train.py", "fine")
+    assert "data/prepared/val.safetensors is corrupted" in fails_with("train.py", "fine")
     assert project.snapshot() == before
 
 

@@ -91,7 +91,7 @@ def test_corrupted_checkpoint_is_named_and_stays(tmp_path):
     content = bytearray(checkpoint.path.read_bytes())
     content[-3] ^= 1
     checkpoint.path.write_bytes(content)
-    with pytest.raises(UserError, match=r"seed0.safetensors is damaged .*delete it"):
+    with pytest.raises(UserError, match=r"seed0.safetensors is corrupted .*delete it"):
         checkpoint.load()
     assert checkpoint.path.read_bytes() == content
 
