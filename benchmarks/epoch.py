@@ -11,7 +11,7 @@ from statistics import median
 import torch
 
 from benchmarks.measure import Row, interleaved, row, seconds, warm
-from benchmarks.rivals import AUTOGRAD, CONFIGURATION, DATALOADER, pictures
+from benchmarks.rivals import AUTOGRAD, CONFIGURATION, DATALOADER, the_examples
 from cifar2.dataset import splits
 from cifar2.dataset.examples import CPU, Examples
 from cifar2.mynet import MyNet
@@ -97,7 +97,7 @@ def rivals() -> list[str]:
 def rows(params: Params) -> list[Row]:
     """The rows about an epoch."""
     split = splits.load(TRAIN)
-    data = pictures(params, split)
+    data = the_examples(params, split)
     has_bfloat16 = hardware.product_dtype("bfloat16", CPU) == torch.bfloat16
     others = {name: Rival(name) for name in rivals()}
     dataloader = Rival(DATALOADER)

@@ -18,8 +18,8 @@ from cifar2.params import Params
 CONFIGURATION = "fine"
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """The pictures as torchvision's CIFAR10 serves them: an array in memory, each by way of PIL and the transforms."""
+class Images(Dataset[tuple[Tensor, int]]):
+    """The images as torchvision's CIFAR10 serves them: from an array in memory, through PIL and the transforms."""
 
     def __init__(self, split: splits.Split, params: Params) -> None:
         self.images = split.x.permute(0, 2, 3, 1).contiguous().numpy()
@@ -69,7 +69,7 @@ def by_autograd(params: Params, data: Examples, compiled: bool = False, **option
 
 def from_dataloader(params: Params, split: splits.Split) -> Callable[[], object]:
     """An epoch as a notebook does it: per-sample transforms, ``DataLoader``, ``loss.backward()``, ``SGD``."""
-    loader = DataLoader(Pictures(split, params), params.train.batch_size, shuffle=True)
+    loader = DataLoader(Images(split, params), params.train.batch_size, shuffle=True)
     network = sequential(params, len(split.classes))
     optimizer = torch.optim.SGD(network.parameters(), **hyperparameters(params))
 
@@ -86,7 +86,7 @@ def from_dataloader(params: Params, split: splits.Split) -> Callable[[], object]
     return epoch
 
 
-def pictures(params: Params, split: splits.Split) -> Examples:
+def the_examples(params: Params, split: splits.Split) -> Examples:
     """What every contender learns from."""
     return examples(split, params.normalise.mean, params.normalise.std)
 
@@ -100,7 +100,7 @@ def epoch_of(name: str, params: Params, split: splits.Split) -> Callable[[], obj
     """The next epoch of the rival called ``name``, a key of ``AUTOGRAD`` or ``DATALOADER``."""
     if name == DATALOADER:
         return from_dataloader(params, split)
-    return by_autograd(params, pictures(params, split), **AUTOGRAD[name])
+    return by_autograd(params, the_examples(params, split), **AUTOGRAD[name])
 
 
 DATALOADER = "DataLoader"

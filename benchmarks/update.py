@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.epoch import the_network
 from benchmarks.measure import Row, interleaved, row, seconds
-from benchmarks.rivals import CONFIGURATION, hyperparameters, pictures, sequential
+from benchmarks.rivals import CONFIGURATION, hyperparameters, sequential, the_examples
 from cifar2.dataset import splits
 from cifar2.inplace import InPlace
 from cifar2.params import Params
@@ -25,7 +25,7 @@ ROUNDS = 21
 def rows(params: Params) -> list[Row]:
     """The rows about the update."""
     split = splits.load(TRAIN)
-    data = pictures(params, split)
+    data = the_examples(params, split)
     x = data.x[: params.train.batch_size].flatten(1)
     deltas = torch.randn(params.train.batch_size, params.train.hidden[0]) / params.train.batch_size
     momentum = params.configs[CONFIGURATION].momentum

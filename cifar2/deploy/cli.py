@@ -84,7 +84,7 @@ def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
         probabilities = torch.stack(by_model).mean(0).tolist()
     predictions = [
         {
-            "picture": str(path),
+            "image": str(path),
             "class": card.classes[row.index(max(row))],
             "probability": max(row),
             "probabilities": dict(zip(card.classes, row, strict=True)),
@@ -95,7 +95,7 @@ def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
         _print(json.dumps(predictions, indent=2) + "\n")
     else:
         width = max(map(len, card.classes))
-        lines = [f"{p['class']:{width}}  {p['probability']:7.2%}  {p['picture']}\n" for p in predictions]
+        lines = [f"{p['class']:{width}}  {p['probability']:7.2%}  {p['image']}\n" for p in predictions]
         _print("".join(lines))
     if failed:
         sys.exit(1)

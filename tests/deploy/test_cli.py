@@ -94,7 +94,7 @@ def test_json_has_the_models_probabilities(folder, predict, kind):
     code, out, err = predict("--json", *NAMES)
     assert (code, err) == (0, [])
     predictions = json.loads("\n".join(out))
-    assert [prediction["picture"] for prediction in predictions] == NAMES
+    assert [prediction["image"] for prediction in predictions] == NAMES
     for prediction, row in zip(predictions, p, strict=True):
         assert prediction["probabilities"] == pytest.approx(dict(zip(classes, row.tolist(), strict=True)), rel=1e-5)
         assert sum(prediction["probabilities"].values()) == pytest.approx(1)
@@ -170,7 +170,7 @@ def test_a_folders_other_files_are_reported(folder, predict):
     (folder / "broken.jpg").write_text("no image")
     code, out, err = predict("--json", ".")
     assert code == 1
-    assert [p["picture"] for p in json.loads("\n".join(out))] == ["TWO.PNG", "one.png", "three.png"]
+    assert [p["image"] for p in json.loads("\n".join(out))] == ["TWO.PNG", "one.png", "three.png"]
     assert err[0] == "skipped in .: 4 not named like images that Pillow decodes (.heic, .txt, LICENSE)"
     assert err[1].startswith("error: broken.jpg is not an image that Pillow decodes")
 
@@ -199,7 +199,7 @@ def test_a_name_that_is_not_utf_8_is_escaped(folder, predict):
         assert predict(name)[0] == 0
     assert (folder / "out").read_text().endswith(r"%  \udcff.png" + "\n")
     _, out, _ = predict("--json", name)
-    assert json.loads("\n".join(out))[0]["picture"] == name
+    assert json.loads("\n".join(out))[0]["image"] == name
 
 
 def test_a_name_outside_the_terminals_encoding_is_escaped(folder, predict, monkeypatch):

@@ -50,7 +50,7 @@ EVALUATE = {"evaluate", "extended/evaluate"}
 # What comes after it, and tells of what was found.
 TELL = {"export", "report"}
 TEST_SPLIT = "data/prepared/test.safetensors"
-# Made of the test pictures.
+# Computed from the test images.
 NEAR_DUPLICATES = "data/prepared/near_duplicates.csv"
 
 

@@ -25,7 +25,7 @@ KILLS = {"train@augmented": 8, "train@convolutional": 6, "refit": 6}
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    """The project's own pipeline on few pictures, with networks that are longer in writing than in training."""
+    """The project's own pipeline on few images, with networks that take longer to write than to train."""
     folder = tmp_path_factory.mktemp("pipeline")
     project = Project(folder)
     project.params["train"] |= {"hidden": [512, 128, 32], "epochs": 12}

@@ -87,10 +87,8 @@ def test_each_method_of_gradients_gives_the_same_result(project, run_stage):
 @pytest.mark.parametrize("name", [*KINDS, "without_flip"])
 def test_training_reads_only_the_input_of_its_configuration(project, run_stage, name):
     configs = project.params["configs"]
-    inputs = {
-        Path("data", configs.get(name, configs["augmented"])["input"], f"{split}.safetensors")
-        for split in ("train", "val")
-    }
+    folder = Path("data", configs.get(name, configs["augmented"])["input"])
+    inputs = {folder / f"{split}.safetensors" for split in ("train", "val")}
     for path in set(Path("data").glob("*/*")) - inputs:
         path.unlink()
     run_stage("train.py", name)
