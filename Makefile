@@ -5,13 +5,12 @@ VENV := .venv
 # From the command line only, not from the environment: other programs read variables of these names too.
 PYTHON := python3
 JOBS :=
-REMOTE :=
 UPGRADE :=
 # DVC asks for the name of the user, which is unknown in some containers.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro extended sweep compare exps watch bench test coverage test-slow browser servers share-demo \
+.PHONY: help install repro extended sweep compare exps watch bench test coverage test-slow browser servers \
 	lint stale audit format plots-page readme lock clean
 
 help:  ## list the targets
@@ -60,12 +59,9 @@ browser: install  ## install Chromium (Debian, as root) and axe-core (npm), for 
 	command -v chromium || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium; }
 	test -d $(VENV)/axe/node_modules/axe-core || npm install --silent --no-save --no-package-lock --prefix $(VENV)/axe axe-core@4.14.1
 
-# If an init system is running, Debian starts a server on port 22; the tests and the demo do not use it.
+# If an init system is running, Debian starts a server on port 22; the tests do not use it.
 servers:  ## install an OpenSSH server (Debian, as root), for the tests of sharing
 	PATH="$$PATH:/usr/sbin" command -v sshd || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends openssh-server; }
-
-share-demo: install  ## share results between two people over a directory, S3 and SSH, or one of them: REMOTE=ssh
-	python -m tools.share_demo $(REMOTE)
 
 lint: install  ## check style (ruff), types (mypy) and the workflow (actionlint)
 	ruff check

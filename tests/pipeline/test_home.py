@@ -40,7 +40,7 @@ STAGES = {
     "ablate": [],
     "sweep": [],
 }
-# Not `readme` and `share_demo`: they run the pipeline's commands in clones, which takes minutes.
+# Not `readme`: it runs the commands of the pipeline in clones, which takes minutes.
 TOOLS = {"compare": [], "promote": ["0", "best"], "pull_request": ["HEAD", "HEAD"], "repro": [], "stale": []}
 
 

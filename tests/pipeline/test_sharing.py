@@ -20,13 +20,13 @@ from dvc.repo import Repo
 from moto.moto_server import threaded_moto_server
 
 from tests.clone import cache_is_intact, edit, run
+from tests.pipeline import two_people
 from tests.pipeline.test_pipeline import NAMES
-from tools import share_demo
-from tools.share_demo import REMOTES, Person, Remote
+from tests.pipeline.two_people import REMOTES, Person, Remote
 
 pytestmark = pytest.mark.slow
 
-WITH_SSHD = pytest.mark.skipif(not share_demo.SSHD, reason=share_demo.NO_SSHD)
+WITH_SSHD = pytest.mark.skipif(not two_people.SSHD, reason=two_people.NO_SSHD)
 SERVERS = ["s3", pytest.param("ssh", marks=WITH_SSHD)]
 
 
@@ -49,9 +49,9 @@ def first(clone, tmp_path_factory):
     ):
         run(root, *command.split())
     edit(root, lambda document: document["configs"]["fine"].update(lr=-1))
-    share_demo.clone(root, folder / "a")
+    two_people.clone(root, folder / "a")
     shutil.copytree(clone / ".dvc/cache", folder / "a/.dvc/cache")
-    share_demo.run_pipeline(Person("A", folder / "a"))
+    two_people.run_pipeline(Person("A", folder / "a"))
     return folder
 
 
@@ -77,7 +77,7 @@ def told(request, first, tmp_path_factory):
     with REMOTES[request.param](folder) as remote:
         printed = io.StringIO()
         with redirect_stdout(printed):
-            share_demo.share(Person("A", folder / "a"), Person("B", folder / "b"), remote)
+            two_people.share(Person("A", folder / "a"), Person("B", folder / "b"), remote)
         yield Told(folder / "a", folder / "b", remote, printed.getvalue())
 
 
@@ -209,8 +209,8 @@ class Team:
         for name, content in self.contents.items():
             (self.a.folder / name).write_bytes(content)
         self.a.types("git init --quiet && dvc init --quiet && dvc add --quiet one other && git add .")
-        share_demo.add_remote(self.a, self.remote)
-        share_demo.log_in(self.a, self.remote)
+        two_people.add_remote(self.a, self.remote)
+        two_people.log_in(self.a, self.remote)
         self.a.types("dvc push")
 
     def has(self, person):
@@ -252,7 +252,7 @@ def b(team, tmp_path):
     """Somebody with a new clone and the team's credentials."""
     person = Person("B", tmp_path)
     person.types(f"git clone --quiet {team.a.folder} .")
-    share_demo.log_in(person, team.remote)
+    two_people.log_in(person, team.remote)
     return person
 
 
@@ -341,7 +341,7 @@ def test_an_s3_server_without_checksums_needs_two_variables(tmp_path, monkeypatc
         assert have_their_md5(stored(team.a.folder))
         b = Person("B", tmp_path / "b")
         team.a.types("git clone --quiet . ../b")
-        share_demo.log_in(b, team.remote)
+        two_people.log_in(b, team.remote)
         with monkeypatch.context() as patch:
             patch.delenv(variables[1])
             assert "A header is not implemented" in team.fails(b, "pull")
