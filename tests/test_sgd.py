@@ -79,12 +79,13 @@ def test_groups_have_their_own_hyperparameters():
     assert_equal(ours, theirs)
 
 
-def test_gradients_stay_as_they_are():
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_gradients_stay_as_they_are(weight_decay):
     params = parameters()
-    optimizer = SGD(params, lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
-    for step in range(3):
-        set_gradients(params, step)
-        before = [p.grad.clone() for p in params]
+    optimizer = SGD(params, lr=0.1, momentum=0.9, weight_decay=weight_decay, nesterov=True)
+    set_gradients(params, 0)
+    before = [p.grad.clone() for p in params]
+    for _ in range(3):
         optimizer.step()
         assert_equal([p.grad for p in params], before)
 

@@ -96,6 +96,28 @@ def test_methods_agree_to_rounding_and_use_each_setting(train, val, changes):
     assert torch.equal(plain.fc["1"].weight, network.fc["1"].weight) == (not changes)
 
 
+@pytest.mark.parametrize(
+    ("model", "gradients", "method"),
+    [
+        (CONFIGURATION, "in_place", "InPlace"),
+        (CONFIGURATION, "backpropagation", "by_backpropagation"),
+        (CONFIGURATION, "autograd", "by_autograd"),
+        (CONVOLUTIONAL, "in_place", "by_autograd"),
+        (CONVOLUTIONAL, "backpropagation", "by_autograd"),
+    ],
+)
+def test_gradients_are_computed_by_the_method_of_params(train, monkeypatch, model, gradients, method):
+    used = set()
+
+    def recorded(name, function):
+        return lambda *arguments, **options: used.add(name) or function(*arguments, **options)
+
+    for name in ("InPlace", "by_backpropagation", "by_autograd"):
+        monkeypatch.setattr(loop, name, recorded(name, getattr(loop, name)))
+    fit(train, None, model, gradients=gradients, epochs=1)
+    assert used == {method}
+
+
 def plain_loop(train, configuration, epochs):
     """Train as PyTorch's documentation shows it, with a learning rate for each step."""
     network = build(configuration)
