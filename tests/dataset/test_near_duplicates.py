@@ -55,7 +55,7 @@ def test_copy_of_a_training_image_is_found(copy, flipped):
     assert pairs.test.tolist() == [7]
     assert pairs.train.tolist() == [42]
     assert pairs.flipped.tolist() == [flipped]
-    assert near_duplicates.DRAWING <= pairs.similarity.item() <= 1 + 1e-5
+    assert near_duplicates.MIN_DRAWING <= pairs.similarity.item() <= 1 + 1e-5
 
 
 def test_different_images_are_no_pairs():
@@ -70,7 +70,7 @@ def test_images_with_the_same_background_are_no_pair():
     train, test = (
         (sky + (objects.float() - 128) * 0.2).clamp(0, 255).to(torch.uint8) for objects in (TRAIN[:20], TEST[:20])
     )
-    assert (torch.corrcoef(torch.cat([train, test]).flatten(1).float()) > near_duplicates.WHOLE).all()
+    assert (torch.corrcoef(torch.cat([train, test]).flatten(1).float()) > near_duplicates.MIN_IMAGE).all()
     assert len(near_duplicates.find(train, test).test) == 0
 
 

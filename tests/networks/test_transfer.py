@@ -231,7 +231,7 @@ def no_network(monkeypatch):
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", download)
 
 
-def test_torchvision_network_needs_no_download_without_pretrained(no_network):
+def test_torchvision_needs_no_download_without_pretrained(no_network):
     model = transfer.Transfer("resnet18", 32, 1, n_classes=2, pretrained=False)
     assert model(X[:2]).shape == (2, 2)
     assert model.classifier.in_features == 512

@@ -76,7 +76,7 @@ def test_model_card_describes_the_final_model(exported):
     assert f"`{card.name}`" in page
     assert f"accuracy {final['test_accuracy']:.4f}" in page
     assert f"{SIZES['train']} images" in page
-    assert f"{SIZES['val']} further ones" in page
+    assert f"{SIZES['val']} other images" in page
 
 
 def test_second_run_writes_the_same_bytes(exported, run_stage):
@@ -90,7 +90,7 @@ def test_second_run_writes_the_same_bytes(exported, run_stage):
 
 def test_number_of_equal_predictions_is_printed(known, run_stage, capsys):
     run_stage("export.py")
-    assert "onnxruntime and PyTorch: 30 of 30 answers are the same, logits differ by " in capsys.readouterr().out
+    assert "onnxruntime and PyTorch: 30 of 30 predictions agree, logits differ by " in capsys.readouterr().out
 
 
 def test_export_reads_only_its_inputs(known, run_stage):
@@ -115,7 +115,7 @@ def test_other_logits_are_one_line_and_nothing_is_written(known, fails_with, cha
     before = known.snapshot()
     message = fails_with("export.py")
     assert "the ONNX model differs from data/models/final.safetensors: logits by " in message
-    assert re.search(rf", tolerance \S+, answers on {n_other} test images; nothing was written$", message)
+    assert re.search(rf", tolerance \S+, predictions on {n_other} test images; nothing was written$", message)
     assert known.snapshot() == before
 
 
@@ -136,7 +136,7 @@ def test_tie_of_two_classes_may_go_either_way(known, run_stage, monkeypatch, cap
     change_logits(lambda _: logits[None])
     monkeypatch.setattr(export, "run", lambda *_: logits.flip(1))
     run_stage("export.py")
-    assert "0 of 30 answers are the same, logits differ by 9.5e-07" in capsys.readouterr().out
+    assert "0 of 30 predictions agree, logits differ by 9.5e-07" in capsys.readouterr().out
     assert Path(MODEL).exists()
 
 

@@ -53,7 +53,7 @@ def test_number_of_threads_is_fixed_before_the_extraction(project, run_stage, mo
     calls = []
     monkeypatch.setattr(hardware, "fix_convolutions", calls.append)
     monkeypatch.setattr(
-        transfer, "features", lambda images, **_: calls.append("features") or torch.zeros(len(images), 2)
+        transfer, "extract_features", lambda images, **_: calls.append("features") or torch.zeros(len(images), 2)
     )
     run_stage("features.py")
     assert calls == [3, "features", "features"]
