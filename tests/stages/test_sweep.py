@@ -15,16 +15,16 @@ from tests.conftest import ROOT
 @pytest.fixture
 def ran(monkeypatch):
     """The keys of the trials that ran: without Ray, one after another, the last one first."""
-    found = []
+    ran_keys = []
 
     def run(keys, trial, resources, asha, finished, best):
         for key in reversed(keys):
             *_, last = trial(key)
             finished(key, last.outcome)
-            found.append(key)
+            ran_keys.append(key)
 
     monkeypatch.setattr(cluster, "run", run)
-    return found
+    return ran_keys
 
 
 def table():
@@ -82,11 +82,11 @@ def test_finished_trials_do_not_run_again(project, run_stage, ran):
 def test_resumed_sweep_starts_from_the_best_finished_trial(project, run_stage, monkeypatch, ran):
     again(project, ran, run_stage, space={"lr": {"grid": [1e30, 1e-4, 0.1]}}, trials=3)
     best = max(float(row["val_accuracy"] or 0) for row in table())
-    found = []
+    given = []
     run = cluster.run
-    monkeypatch.setattr(cluster, "run", lambda *arguments: (found.append(arguments[-1]), run(*arguments)))
+    monkeypatch.setattr(cluster, "run", lambda *arguments: (given.append(arguments[-1]), run(*arguments)))
     again(project, ran, run_stage, space={"lr": {"grid": [1e30, 1e-4, 0.1, 1e-5]}}, trials=4)
-    assert found == [best]
+    assert given == [best]
     assert best > 0
 
 
@@ -95,7 +95,7 @@ def finish(followed, score, stopped=None):
     followed.on_trial_complete(0, [], SimpleNamespace(config={"key": str(score)}, last_result=result))
 
 
-def test_the_best_accuracy_shown_is_that_of_the_first_row():
+def test_best_accuracy_shown_is_that_of_the_first_row():
     shown = []
     callback = cluster._Finished(lambda *_: None, lambda *progress: shown.append(progress), 0.8)
     finish(callback, 0.7)
