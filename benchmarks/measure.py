@@ -46,7 +46,7 @@ def row(
         name: of the row.
         what: ours is compared with what.
         ours: a number a round.
-        rival: likewise, of the same rounds.
+        rival: times of the rival in the same rounds.
         unit: of these numbers.
         target: what the ratio should be, as ``">= 4"`` or ``"<= 1.1"``.
         faster: the ratio is rival / ours, how many times faster ours is, and not ours / rival.

@@ -87,7 +87,7 @@ def from_dataloader(params: Params, split: splits.Split) -> Callable[[], object]
 
 
 def the_examples(params: Params, split: splits.Split) -> Examples:
-    """What every contender learns from."""
+    """The training examples of every contender."""
     return examples(split, params.normalise.mean, params.normalise.std)
 
 

@@ -173,7 +173,7 @@ def queued(n: int) -> float:
 
 
 def rows(settings: params.Params) -> list[Row]:
-    """One row a question; in the rows of trials that sleep, ours is what one costs beyond its sleep."""
+    """One row per question; for trials that only sleep, ours is the cost of a trial without its sleep."""
     nodes: dict[int, tuple[list[float], list[float], list[float]]] = {n: ([], [], []) for n in (1, 2)}
     processes = []
     for _ in range(ROUNDS):
@@ -213,7 +213,7 @@ def rows(settings: params.Params) -> list[Row]:
 
 
 def _cost(took: Took, n: int) -> float:
-    """Milliseconds a trial beyond its sleep."""
+    """Milliseconds per trial, without its sleep."""
     return 1000 * (took.rest / (n - 1) - SLEEP / CORES)
 
 

@@ -27,7 +27,7 @@ from cifar2.training import hardware
 from tools.repro import shares
 
 ROOT = Path(__file__).parent.parent
-# What only imports torch, told in the same form as a stage.
+# Only imports torch, and reports in the same form as a stage.
 IMPORT_TORCH = "import-torch"
 ROUNDS = 5
 SIDE_BY_SIDE_EPOCHS = 8
@@ -38,8 +38,8 @@ def probe(folder: Path, *stage: str, until_training: bool = False) -> dict[str, 
     """Run a stage in ``folder`` under :mod:`benchmarks.probe`, and return what that tells."""
     option = ["--until-training"] if until_training else []
     printed = run([sys.executable, "-m", "benchmarks.probe", *option, *stage], folder)
-    told: dict[str, float] = json.loads(printed.splitlines()[-1])
-    return told
+    reported: dict[str, float] = json.loads(printed.splitlines()[-1])
+    return reported
 
 
 def run(command: list[str], folder: Path = ROOT, **environment: str) -> str:
@@ -128,14 +128,14 @@ def _stages(folder: Path) -> list[Row]:
     ]
     found = []
     for stage in stages:
-        bare, told = probe(folder, IMPORT_TORCH), probe(folder, *stage)
+        bare, reported = probe(folder, IMPORT_TORCH), probe(folder, *stage)
         name = "_".join([Path(stage[0]).stem, *stage[1:]])
-        parts: dict[str, Any] = {part: told[part] for part in ("start_up", "input", "work", "output")}
+        parts: dict[str, Any] = {part: reported[part] for part in ("start_up", "input", "work", "output")}
         found.append(
             row(
                 f"stage_{name}",
                 f"stage {name} against `import torch` alone",
-                [told["wall"]],
+                [reported["wall"]],
                 [bare["wall"]],
                 "s",
                 **parts,
@@ -145,7 +145,7 @@ def _stages(folder: Path) -> list[Row]:
             memory = row(
                 "train_memory",
                 "peak memory of a training stage above that of `import torch` alone, against 450 MiB",
-                [told["peak_mib"] - bare["peak_mib"]],
+                [reported["peak_mib"] - bare["peak_mib"]],
                 [450.0],
                 "MiB",
                 "<= 1",
@@ -154,7 +154,7 @@ def _stages(folder: Path) -> list[Row]:
             row(
                 f"memory_{name}",
                 f"peak memory of stage {name} against `import torch` alone",
-                [told["peak_mib"]],
+                [reported["peak_mib"]],
                 [bare["peak_mib"]],
                 "MiB",
             )

@@ -19,7 +19,7 @@ def test_contenders_take_turns_and_the_warm_up_does_not_count():
     ("target", "faster", "ratio", "met"),
     [(">= 4", True, 2.0, False), (">= 2", True, 2.0, True), ("<= 0.4", False, 0.5, False), (None, False, 0.5, None)],
 )
-def test_a_ratio_says_how_many_times_faster_or_how_much_of_the_rivals(target, faster, ratio, met):
+def test_a_ratio_is_a_speed_up_or_a_fraction(target, faster, ratio, met):
     found = row("r", "", ours=[1, 2, 3], rival=[2, 4, 6], unit="s", target=target, faster=faster)
     assert (found["ours"], found["rival"]) == (2, 4)
     assert found["ratio"] == ratio

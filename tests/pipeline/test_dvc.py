@@ -88,12 +88,12 @@ def reads(stage: str, output: str) -> bool:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_lists_exactly_the_modules_that_its_script_imports(stage):
+def test_a_stage_lists_exactly_the_imports_of_its_script(stage):
     listed = {dep for dep in deps(stage) if dep.endswith(".py")}
     assert listed == {script(stage)} | imported_modules(ROOT / script(stage))
 
 
-def test_the_walk_follows_imports_of_imports_and_inside_functions(tmp_path):
+def test_the_walk_follows_nested_imports(tmp_path):
     (tmp_path / "s.py").write_text("def f():\n    from cifar2.networks import classifier\n")
     found = imported_modules(tmp_path / "s.py")
     assert {
@@ -166,7 +166,7 @@ def test_the_pipelines_share_one_result_the_base_of_the_ablation():
             assert others <= shared | {f"data/${{item.input}}/{split}.safetensors" for split in ("train", "val")}
 
 
-def test_the_extended_run_tracks_one_configuration_of_the_default():
+def test_the_extended_run_tracks_one_default_configuration():
     tracked = {param for stage in DVC["extended/"] for param in STAGES[f"extended/{stage}"]["params"]}
     assert {param for param in tracked if param.startswith("configs")} == {"configs.${extended.ablation.base}"}
 
@@ -182,7 +182,7 @@ def test_parameters_are_checked_before_any_other_stage_runs(folder):
     assert {param.split(".")[0] for param in STAGES[first[0]]["params"]} == followed
 
 
-def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are():
+def test_dvc_lock_is_up_to_date():
     """Of the extended pipeline, which takes hours, `make stale` says so in a warning."""
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     groups = {"train": PARAMS["configs"], "evaluate": MEASURED[""]}
@@ -195,7 +195,7 @@ def test_dvc_lock_was_written_with_the_code_and_the_stages_as_they_are():
                 assert hashlib.md5(content).hexdigest() == dep["md5"], f"{dep['path']} changed: run `dvc repro`"
 
 
-def test_only_evaluate_depends_on_the_test_split_and_export_which_proves_its_model_on_it():
+def test_only_evaluate_and_export_depend_on_the_test_set():
     assert {stage for stage in STAGES if reads(stage, TEST_SPLIT)} == EVALUATE | {"export"}
     assert {stage for stage in STAGES if reads(stage, NEAR_DUPLICATES)} == EVALUATE
 
@@ -209,7 +209,7 @@ def test_no_other_script_names_the_test_split():
         assert "data/prepared" not in path.read_text(), "the library is given its paths"
 
 
-def test_nothing_of_evaluate_and_after_leads_back_into_training_or_selection():
+def test_no_test_result_leads_back_into_training_or_selection():
     last = EVALUATE | TELL
     for stage in STAGES.keys() - last:
         assert not [output for of in last for output in outputs(of) if reads(stage, output)]
@@ -225,7 +225,7 @@ def test_report_runs_before_export_which_may_fail():
         assert not [output for of in TELL for output in outputs(of) if reads(stage, output)]
 
 
-def test_a_dependency_is_told_also_by_its_folder_and_for_any_item():
+def test_a_dependency_is_found_by_its_folder_and_for_any_item():
     assert reads("report", "metrics/evaluate/${item}.json")
     assert reads("report", "data/evaluated/${item}.safetensors")
     assert reads("select_model", "metrics/train/${key}.json")
@@ -241,7 +241,7 @@ def test_the_report_depends_on_its_template():
     assert "cifar2/report/page.html" in deps("report")
 
 
-def test_metrics_and_plots_live_in_git_and_data_and_the_report_in_the_cache():
+def test_metrics_are_in_git_and_data_in_the_cache():
     for name, stage in STAGES.items():
         for item in [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]:
             path, options = (item, {}) if isinstance(item, str) else next(iter(item.items()))
@@ -282,7 +282,7 @@ def test_the_final_model_has_a_name():
     assert artifacts["cifar2"]["path"] in outputs("refit")
 
 
-def test_every_parameter_that_changes_a_result_has_a_stage_that_tracks_it():
+def test_every_parameter_of_a_result_is_tracked_by_a_stage():
     tracked = {p.split(".")[0] for stage in STAGES.values() for p in stage.get("params", [])}
     assert tracked == set(PARAMS) - {"checkpoints", "sweep"}
 

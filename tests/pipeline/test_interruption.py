@@ -140,7 +140,7 @@ def test_a_run_with_another_learning_rate_begins_anew(here):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_with_one_line_and_keeps_the_checkpoint(here, uninterrupted, number):
+def test_a_signal_prints_one_line_and_keeps_the_checkpoint(here, uninterrupted, number):
     process = start(here, sys.executable, "stages/train.py", "augmented")
     wait_until(process, partial(says, here, "epoch 3:"))
     process.send_signal(number)
@@ -163,7 +163,7 @@ def test_ctrl_c_stops_dvc_and_what_it_runs(here):
     assert "Traceback" not in log(here)
 
 
-def test_a_second_run_leaves_alone_what_a_first_is_still_training(here, uninterrupted):
+def test_a_second_run_leaves_the_training_of_the_first_alone(here, uninterrupted):
     """As after `dvc repro` alone was killed, and not what it runs."""
     orphan = start(here, sys.executable, "stages/train.py", "augmented")
     wait_until(orphan, partial(says, here, "epoch 3:"))

@@ -100,12 +100,12 @@ def test_a_queued_run_executes_the_code_it_was_queued_with(clone, tmp_path):
     assert str(clone / ".dvc/tmp/exps") in path
 
 
-def test_changing_a_configuration_changes_its_stage_the_selection_and_the_report_alone(clone):
+def test_a_configuration_reruns_its_stage_selection_and_report(clone):
     edit(clone, lambda document: document["configs"]["fine"].update(lr=0.011))
     assert changed_stages(clone) == {"check_params", "train@fine", "select_model", "report"}
 
 
-def test_changing_what_makes_features_trains_what_learns_from_them_alone(clone):
+def test_the_feature_extractor_reruns_its_configurations_only(clone):
     edit(clone, lambda document: document["features"].update(image_size=40))
     assert changed_stages(clone) == {"check_params", "features"}
     run(clone, "dvc", "repro", "features")
@@ -114,7 +114,7 @@ def test_changing_what_makes_features_trains_what_learns_from_them_alone(clone):
     assert not changed & {f"train@{name}" for name in NAMES if name != "linear"}
 
 
-def test_a_change_in_any_file_of_code_makes_stale_exactly_the_stages_that_use_it(clone, monkeypatch):
+def test_a_changed_file_makes_exactly_its_stages_stale(clone, monkeypatch):
     monkeypatch.chdir(clone)
     stages = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
     uses = {name: used(stage["cmd"].split()[1]) for name, stage in stages.items()}
@@ -153,7 +153,7 @@ def test_the_extended_configurations_change_nothing_here(clone):
     assert not changed_stages(clone)
 
 
-def test_there_is_a_stage_for_every_family_and_for_the_final_model(clone):
+def test_every_family_and_the_final_model_have_a_stage(clone):
     listed = run(clone, "dvc", "stage", "list", "--name-only").stdout.split()
     assert {stage for stage in listed if stage.startswith("evaluate")} == {f"evaluate@{name}" for name in EVALUATED}
     assert {path.stem for path in (clone / "metrics/evaluate").glob("*.json")} == set(EVALUATED)

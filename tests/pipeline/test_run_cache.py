@@ -59,7 +59,7 @@ def team(repository, tmp_path):
     return repository, Repository(tmp_path / "colleague")
 
 
-def test_as_an_experiment_a_colleague_has_them_all_and_runs_nothing(team):
+def test_an_experiment_gives_a_colleague_all_results(team):
     repository, colleague = team
     set_lr(repository, 0.011)
     repository.dvc("repro")
@@ -102,7 +102,7 @@ def test_an_experiment_older_than_the_remote_needs_to_run_again(team):
     assert results(colleague) == expected
 
 
-def test_by_a_pushed_run_cache_what_has_metrics_in_git_runs_again_and_the_rest_does_not(team):
+def test_a_pushed_run_cache_spares_stages_without_metrics(team):
     for each in team:
         set_lr(each, 0.011)
     repository, colleague = team
@@ -114,7 +114,7 @@ def test_by_a_pushed_run_cache_what_has_metrics_in_git_runs_again_and_the_rest_d
     assert results(colleague) == results(repository)
 
 
-def test_the_run_cache_keeps_all_but_the_two_stages_with_an_output_in_git_that_is_no_metric_and_no_plot():
+def test_the_run_cache_keeps_all_stages_but_two():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     run = {name: stage.get("do", stage) for name, stage in stages.items() if not stage.get("frozen")}
     outs = {name: stage.get("outs", []) for name, stage in run.items()}
@@ -200,7 +200,7 @@ def machine(committed, request):
         yield cache, users, ran
 
 
-def test_what_one_user_ran_the_other_has_without_running_it_metrics_too(machine):
+def test_users_of_one_cache_share_results_and_metrics(machine):
     _, (one, two, _), ran = machine
     for user, lr in ((one, 0.012), (two, 0.011)):
         set_lr(user, lr)
@@ -209,7 +209,7 @@ def test_what_one_user_ran_the_other_has_without_running_it_metrics_too(machine)
         assert user.is_clean()
 
 
-def test_in_the_shared_cache_nobody_can_write_an_object_and_the_group_alone_can_read_it(machine):
+def test_objects_of_a_shared_cache_are_read_only_for_the_group(machine):
     cache, (*users, stranger), _ = machine
     objects = clone.cached_objects(cache)
     assert {path.stat().st_uid for path in objects} == {user.uid for user in users}
@@ -220,7 +220,7 @@ def test_in_the_shared_cache_nobody_can_write_an_object_and_the_group_alone_can_
         assert not stranger.may_open(path, "rb")
 
 
-def test_in_every_folder_of_the_shared_cache_both_can_add_what_the_other_can_use(machine):
+def test_folders_of_a_shared_cache_are_writable_for_the_group(machine):
     cache, *_ = machine
     for path in cache.rglob("*"):
         assert path.group() == GROUP
@@ -228,7 +228,7 @@ def test_in_every_folder_of_the_shared_cache_both_can_add_what_the_other_can_use
             assert path.stat().st_mode & 0o7777 == 0o2775
 
 
-def test_neither_a_stage_run_by_hand_nor_a_careless_user_changes_an_object(machine):
+def test_a_careless_user_changes_no_object_of_the_cache(machine):
     cache, (_, user, _), _ = machine
     model = user.folder / MODEL
     user.run("sh", "-c", f"echo careless >> {MODEL}")

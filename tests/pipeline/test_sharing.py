@@ -113,7 +113,7 @@ def test_who_pulls_has_everything_and_nothing_to_do(told):
     assert all(f"metrics/train/{name}.json" in shown for name in NAMES)
 
 
-def test_a_changed_configuration_and_what_depends_on_it_runs_and_nothing_else(told):
+def test_a_changed_configuration_reruns_its_dependents_only(told):
     ran = re.findall("Running stage '(.*)'", told.answer("B", "dvc exp run"))
     assert set(ran) - {"evaluate@mlp"} == {"check_params", "train@fine", "select_model", "report"}
 
@@ -263,7 +263,7 @@ def storage(team):
         yield repo.cloud.get_remote_odb().fs.fs
 
 
-def test_a_push_that_is_cut_off_leaves_no_half_for_a_whole_and_the_next_one_completes_it(team, b, storage):
+def test_an_interrupted_push_is_completed_by_the_next_one(team, b, storage):
     for path in stored(team.a.folder):
         storage.rm_file(path)
     complaint = team.is_cut_off(team.a, "push")
@@ -276,7 +276,7 @@ def test_a_push_that_is_cut_off_leaves_no_half_for_a_whole_and_the_next_one_comp
     assert team.has(b) == ["one", "other"]
 
 
-def test_a_pull_that_is_cut_off_leaves_no_half_for_a_whole_and_the_next_one_completes_it(team, b):
+def test_an_interrupted_pull_is_completed_by_the_next_one(team, b):
     complaint = team.is_cut_off(b, "pull")
     assert complaint.startswith("ERROR: failed to transfer '")
     assert len(team.has(b)) < 2

@@ -166,7 +166,7 @@ def test_the_comment_is_of_the_step_that_makes_it():
     assert JOBS["comment"]["needs"] == "check"
 
 
-def test_only_the_job_that_comments_may_write_and_it_runs_nothing_of_the_pull_request():
+def test_the_job_with_write_access_runs_no_code_of_the_request():
     assert WORKFLOW[True] == "pull_request", "`on` is a boolean to YAML 1.1; pull_request_target would lend its token"
     assert WORKFLOW["permissions"] == {"contents": "read"}
     assert "permissions" not in JOBS["check"]
