@@ -244,7 +244,7 @@ def committed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("repository")
     project = Project(folder)
     project.params["configs"] = {"fine": project.params["configs"]["fine"]}
-    project.params["extended"] = {}
+    project.params["extended"] = {"configs": {}, "ablation": {"base": "fine", "changes": {"slow": {"lr": 0.001}}}}
     project.params["sweep"] |= {"base": "fine", "space": {"lr": {"uniform": [0.001, 0.1]}}}
     project.write_params()
     for name in ("cifar2", "stages"):
