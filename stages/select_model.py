@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.evaluation import selection
+from cifar2.evaluation.summary import NUMBERS
 from cifar2.figures import canvas
 from cifar2.figures import select_model as figures
 
@@ -38,11 +39,11 @@ def main() -> None:
     files.write(root / "metrics/curves.csv", curves)
     files.write_csv(
         root / "metrics/ranking.csv",
-        ("rank", "name", "family", "tied", "tied_on_loss", *selection.NUMBERS, "bad_epoch_loss"),
+        ("rank", "name", "family", "tied", "tied_on_loss", *NUMBERS, "bad_epoch_loss"),
         [
             (
                 *(row.rank, row.name, families[row.name], row.tied, row.tied_on_loss),
-                *(row.metrics[c] for c in selection.NUMBERS),
+                *(row.metrics[c] for c in NUMBERS),
                 row.bad_epoch_loss,
             )
             for row in ranked

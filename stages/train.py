@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.dataset import splits
-from cifar2.evaluation.selection import Summary
+from cifar2.evaluation.summary import Summary
 from cifar2.networks import classifier
 from cifar2.training import checkpoint, record
 from cifar2.training.loop import Diverged

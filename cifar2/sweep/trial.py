@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from cifar2 import params
 from cifar2.dataset.splits import Split
-from cifar2.evaluation.selection import NUMBERS
+from cifar2.evaluation.summary import NUMBERS
 from cifar2.training.loop import Diverged
 from cifar2.training.run import Run
 

@@ -12,7 +12,7 @@ from torch import nn
 from cifar2 import files
 from cifar2.dataset.examples import Examples
 from cifar2.evaluation.scores import score
-from cifar2.evaluation.selection import Summary
+from cifar2.evaluation.summary import Summary
 from cifar2.evaluation.uncertainty import standard_error
 from cifar2.params import Configuration
 

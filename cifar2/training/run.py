@@ -7,7 +7,7 @@ from torch import nn
 
 from cifar2.dataset.examples import examples
 from cifar2.dataset.splits import Split
-from cifar2.evaluation.selection import Summary
+from cifar2.evaluation.summary import Summary
 from cifar2.networks import classifier
 from cifar2.params import AnyConfiguration, Params
 from cifar2.training import hardware, record

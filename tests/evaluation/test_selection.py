@@ -5,7 +5,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cifar2.errors import UserError
-from cifar2.evaluation.selection import NUMBERS, Summary, rank
+from cifar2.evaluation.selection import rank
+from cifar2.evaluation.summary import NUMBERS, Summary
 
 
 def metrics(val_accuracy, val_loss=0.5, gap=0.1, accuracy_se=0.01, loss_se=0.02, loss_std=0.0):

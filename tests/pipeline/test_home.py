@@ -113,8 +113,8 @@ def test_a_stage_leaves_the_home_directory_empty(finished, home, name):
 
 @pytest.mark.slow
 def test_prediction_leaves_the_home_directory_empty(selected, home):
-    Image.fromarray(random_split(1, 0).images[0].permute(1, 2, 0).numpy()).save("image.png")
-    python("-c", IN_ROOT + "from cifar2 import cli; cli.main()", ROOT, "predict", "image.png")
+    Image.fromarray(random_split(1, 0).x[0].permute(1, 2, 0).numpy()).save("image.png")
+    python("-c", IN_ROOT + "from cifar2.deploy import cli; cli.main()", ROOT, "predict", "image.png")
     assert written(home) == []
 
 
