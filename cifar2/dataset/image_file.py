@@ -2,21 +2,36 @@
 
 import io
 import logging
+import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from cifar2.errors import UserError
 
 SIZE = (32, 32)
 STDIN = Path("-")
+# The largest image that Pillow reads is smaller than this, even uncompressed.
+MAX_BYTES = 2**30
 # Pillow needs another program to render EPS, and recognises the others without decoding them.
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# The transposition that turns a stored image upright, by its EXIF orientation.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Possible values of white in greyscale of more than 8 bits; 1 is white in floating point and in masks.
 WHITES = (1, 2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)
 
@@ -58,18 +73,20 @@ def read(path: Path) -> Tensor:
         path: the file, or ``-`` for standard input.
 
     Raises:
-        UserError: the file is missing, is not an image, is corrupted, has grey values of unknown scale, or has more
-            than Pillow's ``MAX_IMAGE_PIXELS``.
+        UserError: the file is missing, is not an image, is corrupted, has grey values of unknown scale, or is larger
+            than ``MAX_BYTES`` or Pillow's ``MAX_IMAGE_PIXELS``.
     """
     try:
         with open(0, "rb", closefd=False) if path == STDIN else path.open("rb") as file:
-            content = file.read()
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     if not content:
         raise UserError(f"{path} is empty")
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes; make it smaller first")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet_stderr():
             warnings.simplefilter("ignore")  # about corrupted metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             small = ImageOps.fit(_decoded(content), SIZE, Image.Resampling.LANCZOS)
@@ -84,8 +101,27 @@ def read(path: Path) -> Tensor:
         raise UserError(f"{path} {error}") from None
     except Exception as error:  # Pillow documents OSError, but raises any type for a corrupted file
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "MAX_TEXT" in reason:
+            reason = f"more than {PngImagePlugin.MAX_TEXT_MEMORY:,} bytes of text beside the image"
         raise UserError(f"{path} cannot be read: {reason}; save it again as JPEG or PNG") from None
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Silence libtiff, which writes to stderr without Python."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as null:  # noqa: PTH123 (os.devnull is no path to work with)
+            os.dup2(null.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _decoded(content: bytes) -> Image.Image:
@@ -102,11 +138,15 @@ def _decoded(content: bytes) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Rotate an image by its EXIF orientation, unless its EXIF data is corrupted."""
+    """Rotate an image by its EXIF orientation, if that can be read.
+
+    ``ImageOps.exif_transpose`` fails if any other EXIF data is corrupted, since it writes all of it again.
+    """
     try:
-        return ImageOps.exif_transpose(image)
+        method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # of many types
-        return image
+        method = None
+    return image if method is None else image.transpose(method)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
             readable.append(path)
         except errors.UserError as error:
             failed = True
-            print(f"error: {error}", file=sys.stderr)
+            _report(f"error: {error}")
     probabilities = []
     if images:
         x = inference.inputs(card, torch.stack(images))
@@ -95,7 +96,7 @@ def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
         _print(json.dumps(predictions, indent=2) + "\n")
     else:
         width = max(map(len, card.classes))
-        lines = [f"{p['class']:{width}}  {p['probability']:7.2%}  {p['image']}\n" for p in predictions]
+        lines = [f"{p['class']:{width}}  {p['probability']:7.2%}  {_printable(p['image'])}\n" for p in predictions]
         _print("".join(lines))
     if failed:
         sys.exit(1)
@@ -157,12 +158,20 @@ def _expanded(names: Sequence[str]) -> tuple[list[Path], bool]:
             paths += images
             if others:
                 suffixes = ", ".join(sorted({other.suffix or other.name for other in others}))
-                message = f"skipped in {path}: {len(others)} not named like images that Pillow decodes ({suffixes})"
-                print(message, file=sys.stderr)
+                _report(f"skipped in {path}: {len(others)} not named like images that Pillow decodes ({suffixes})")
         except errors.UserError as error:
             failed = True
-            print(f"error: {error}", file=sys.stderr)
+            _report(f"error: {error}")
     return paths, failed
+
+
+def _printable(text: str) -> str:
+    """Escape control characters, which a terminal obeys, and characters that it cannot show."""
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else repr(c)[1:-1] for c in text)
+
+
+def _report(line: str) -> None:
+    print(_printable(line), file=sys.stderr)
 
 
 def _print(text: str) -> None:

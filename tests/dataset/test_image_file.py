@@ -1,10 +1,14 @@
+import io
+import random
 import struct
+import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from cifar2.dataset import image_file
 from cifar2.errors import UserError
@@ -102,12 +106,16 @@ EXIF.get_ifd(0x8825).update({1: "N", 2: (1.0, 2.0, 3.0)})
 EXIF = EXIF.tobytes()
 
 
-def test_corrupted_exif_data_leaves_the_image(tmp_path):
-    path = saved(tmp_path, plain("RGB", RED), "p.jpg", exif=EXIF, quality=100)
+def test_an_image_is_rotated_in_spite_of_corrupted_exif_data(tmp_path):
+    image = plain("RGB", RED)
+    image.paste(GREEN, (0, 0, 20, 40))
+    path = saved(tmp_path, image, "p.jpg", exif=EXIF, quality=100)
     content = bytearray(path.read_bytes())
     content[content.index(b"Exif\0\0") + 6 + 11] = 26
     path.write_bytes(content)
-    assert is_all(image_file.read(path), RED, tolerance=4)
+    upright = image_file.read(path)
+    assert is_all(upright[:, :12], GREEN, tolerance=4)
+    assert is_all(upright[:, 20:], RED, tolerance=4)
 
 
 def test_long_text_in_a_png_leaves_the_image(tmp_path):
@@ -115,6 +123,15 @@ def test_long_text_in_a_png_leaves_the_image(tmp_path):
     for name in ("one", "two", "three"):
         info.add_itxt(name, "x" * 5_000_000, zip=True)
     assert torch.equal(read(tmp_path, NOISY, pnginfo=info), NOISE)
+
+
+def test_a_png_with_too_much_text_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", 2000)
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 2000)
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("w", "x" * 3000, zip=True)
+    line = "cannot be read: more than 2,000 bytes of text beside the image; save it again as JPEG or PNG"
+    assert refusal(saved(tmp_path, NOISY, pnginfo=info)) == line
 
 
 HALF = {"RGBA": (255, 0, 0, 128), "LA": (0, 128)}
@@ -258,6 +275,11 @@ def test_an_empty_file_is_named(tmp_path):
     assert refusal(tmp_path / "a.png") == "is empty"
 
 
+def test_an_endless_file_is_refused(monkeypatch):
+    monkeypatch.setattr(image_file, "MAX_BYTES", 1000)
+    assert refusal(Path("/dev/zero")) == "is larger than 1,000 bytes; make it smaller first"
+
+
 def test_an_image_is_read_from_standard_input(tmp_path, standard_input):
     standard_input(saved(tmp_path, NOISY))
     assert torch.equal(image_file.read(image_file.STDIN), NOISE)
@@ -281,6 +303,69 @@ def test_any_error_of_pillow_is_one_line(tmp_path, monkeypatch, error):
     monkeypatch.setattr(Image.Image, "load", load)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
     assert refusal(path) == "cannot be read: no reason; save it again as JPEG or PNG"
+
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+# What Pillow writes into a file of each format beside the image, by suffix.
+METADATA = {
+    **{suffix: {"exif": EXIF, "icc_profile": ICC, "xmp": XMP} for suffix in ("jpg", "mpo", "webp", "avif")},
+    "png": {"exif": EXIF, "icc_profile": ICC, "iTXt": b"XML:com.adobe.xmp\0\0\0\0\0" + XMP, "tEXt": b"a\0b"},
+    "tiff": {"exif": EXIF, "icc_profile": ICC},
+    **{suffix: {"comment": b"a comment"} for suffix in ("gif", "jp2")},
+    **{suffix: {} for suffix in ("bmp", "dds", "ico", "pcx", "ppm", "qoi", "sgi", "tga")},
+}
+
+
+def mutated(rng, content):
+    """Overwrite, insert and delete a few bytes of ``content``, or truncate it."""
+    content = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        at = rng.randrange(len(content) + 1)
+        new = rng.choice((rng.randbytes(1), rng.randbytes(4), bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff"))
+        content[at : at + rng.choice((0, len(new), len(new), len(new), 16))] = new
+    return bytes(content[: len(content) if rng.random() < 0.9 else rng.randrange(len(content) + 1)])
+
+
+def fuzzed(rng, suffix, image, content):
+    """An image file with corrupted metadata in an intact container, or corrupted anywhere."""
+    metadata = {name: mutated(rng, data) if rng.random() < 0.5 else data for name, data in METADATA[suffix].items()}
+    if not metadata or suffix in ("avif", "tiff") or rng.random() < 0.3:  # these two are slow to write, or check it
+        return mutated(rng, content)
+    if suffix == "png":
+        info = metadata["pnginfo"] = PngImagePlugin.PngInfo()
+        for name in ("iTXt", "tEXt"):
+            info.add(name.encode(), metadata.pop(name))
+    file = io.BytesIO()
+    image.save(file, Image.registered_extensions()[f".{suffix}"], **metadata)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("suffix", METADATA)
+def test_a_corrupted_file_gives_an_image_or_one_line(tmp_path, capfd, suffix):
+    """No warning, no output, no other error."""
+    rng = random.Random(suffix)
+    image = NOISY.convert("P") if suffix == "gif" else NOISY
+    if suffix == "png":
+        path = saved(tmp_path, image, "p.png", exif=EXIF, icc_profile=ICC)
+    else:
+        options = {"compression": "tiff_lzw", "exif": b""} if suffix == "tiff" else {}
+        path = saved(tmp_path, image, f"p.{suffix}", **METADATA[suffix] | options)
+    contents = [path.read_bytes()]
+    if suffix == "tiff":
+        contents.append(saved(tmp_path, image, "p.tiff", **METADATA[suffix]).read_bytes())
+    lines = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(100):
+            path.write_bytes(fuzzed(rng, suffix, image, rng.choice(contents)))
+            try:
+                assert image_file.read(path).shape == (3, 32, 32)
+            except UserError as error:
+                lines.append(str(error))
+    assert 0 < len(lines) < 100
+    assert all(line.startswith(f"{path} ") and "\n" not in line for line in lines)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("most", [1023, 400])

@@ -51,7 +51,7 @@ def predict(monkeypatch, capsys):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory with three images, which stands in for the project's."""
+    """A working directory with three images, in place of the project's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "PROJECT", tmp_path)
     for name, image in zip(NAMES, IMAGES, strict=True):
@@ -190,16 +190,25 @@ def test_a_url_is_reported_as_typed(folder, predict, options):
     assert (code, out, err) == (1, [], [f"error: {url} is a URL; download it and name the file"])
 
 
-def test_a_name_that_is_not_utf_8_is_escaped(folder, predict):
+# An escape sequence, a byte that is not UTF-8, a line break, and the spaces of a macOS screenshot, which are shown.
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"\x1b[31mred.png", r"\x1b[31mred.png"),
+        (b"\xff.png", r"\udcff.png"),
+        (b"a\nb.png", r"a\nb.png"),
+        ("9\u202fAM \u00fc.png".encode(), "9\u202fAM \u00fc.png"),
+    ],
+)
+def test_a_name_that_a_terminal_cannot_show_is_escaped(folder, predict, name, shown):
     saved("mlp")
-    name = os.fsdecode(b"\xff.png")
-    (folder / "one.png").rename(name)
-    with Path("out").open("w") as stdout, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", stdout)
-        assert predict(name)[0] == 0
-    assert (folder / "out").read_text().endswith(r"%  \udcff.png" + "\n")
-    _, out, _ = predict("--json", name)
-    assert json.loads("\n".join(out))[0]["image"] == name
+    (folder / "one.png").rename(os.fsdecode(name))
+    code, out, err = predict(os.fsdecode(name), os.fsdecode(name + b"x"))
+    assert code == 1
+    assert [line.partition("%  ")[2] for line in out] == [shown]
+    assert err == [f"error: {shown}x cannot be read: No such file or directory"]
+    _, out, _ = predict("--json", os.fsdecode(name))
+    assert os.fsencode(json.loads("\n".join(out))[0]["image"]) == name
 
 
 def test_a_name_outside_the_terminals_encoding_is_escaped(folder, predict, monkeypatch):
