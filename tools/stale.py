@@ -9,6 +9,7 @@ outputs, the hashes in dvc.lock.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 
@@ -61,7 +62,7 @@ def _changed(stage: Stage, entry: str | dict[str, dict[str, str | dict[str, str]
             if isinstance(how, dict):
                 yield from how  # the parameters of a file
             elif how != "not in cache" and not (how == "deleted" and path in fetched):
-                yield path
+                yield os.path.relpath(path)  # DVC names a file outside its project by the whole path
 
 
 def changes(by_stage: dict[str, list[str]]) -> str:

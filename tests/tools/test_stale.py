@@ -158,6 +158,12 @@ def test_a_new_stage_and_its_dependents_are_stale(clone):
     }
 
 
+def test_a_new_extended_stage_names_its_inputs_from_the_project(clone):
+    replace("extended/dvc.yaml", "  train:", "  train_more:")
+    (changed,) = stale_stages("extended").values()
+    assert changed == ["data/models/a.bin", "train.py", "params.yaml", "data/longer.bin", "metrics/train/b.json"]
+
+
 def test_stages_are_listed_before_a_line_with_the_fix(clone, capsys):
     replace("params.yaml", "lr: 0.1", "lr: 0.2")
     with pytest.raises(SystemExit) as stop:
