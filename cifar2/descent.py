@@ -81,8 +81,7 @@ class GradientDescent:
         self.model, self.x, self.y = model, x, y
         self.set_gradients, self.batch_size = set_gradients, batch_size
         self.label_smoothing, self.augment = label_smoothing, augment
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.sgd = SGD(trainable, 0.0, momentum, weight_decay, nesterov)
+        self.sgd = SGD(model.parameters(), 0.0, momentum, weight_decay, nesterov)
 
     def epoch(self, order: Tensor, learning_rates: Sequence[float]) -> Tensor:
         """Pass over the data once (see ``Descent.epoch``)."""

@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
-from cifar2.dataset import splits as dataset
+from cifar2.dataset import splits
 from cifar2.figures import canvas
 from cifar2.figures import sweep as figures
 from cifar2.sweep import space, trial
@@ -45,8 +45,8 @@ def main() -> None:
             from cifar2.sweep import cluster
         except ModuleNotFoundError as error:
             raise errors.UserError(f"no {error.name} here; `make install` gets all that the sweep needs") from error
-        splits = dataset.load(inputs[0]), dataset.load(inputs[1])
-        trials = trial.Trials(parameters.model_copy(update={"train": train}), *splits, waiting)
+        train_split, val_split = (splits.load(path) for path in inputs)
+        trials = trial.Trials(parameters.model_copy(update={"train": train}), train_split, val_split, waiting)
         cluster.run(
             list(waiting),
             trials.run,

@@ -106,7 +106,7 @@ def gradient_checks(
 
 
 def sgd_checks(images: Examples, n_classes: int, verify: params.Verify) -> Iterator[Check]:
-    """SGD against torch.optim.SGD: equal bits."""
+    """SGD against torch.optim.SGD: bit-identical."""
     for name, hyperparameters in sgdcheck.VARIANTS.items():
         for dtype in (torch.float32, torch.float64):
             difference = sgdcheck.trajectory_difference(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cifar2.dataset.augment import augment
 from cifar2.dataset.examples import Examples
 from cifar2.descent import Descent, GradientDescent, by_autograd, by_backpropagation
-from cifar2.evaluation.scores import score, scores_of
+from cifar2.evaluation.scores import Scores, score, scores_of
 from cifar2.inplace import InPlace
 from cifar2.mynet import MyNet
 from cifar2.params import Configuration, Train
@@ -78,14 +78,8 @@ def train(
             torch.manual_seed(int(SeedSequence((seed, epoch)).generate_state(1)[0]))
             outputs = descent.epoch(order, rates[(epoch - 1) * steps : epoch * steps])
         on_train = scores_of(outputs, data.y[order])
-        if not math.isfinite(on_train.loss):
-            step = 1 + int(on_train.losses.isfinite().logical_not().nonzero()[0]) // batch_size
-            raise Diverged(f"seed {seed}, epoch {epoch}, step {step}: the loss is not finite")
         on_val = score(model, val, configuration.flip_average) if val else None
-        if on_val and not math.isfinite(on_val.loss):
-            raise Diverged(f"seed {seed}, epoch {epoch}: the validation loss is not finite")
-        val_loss, val_accuracy = (on_val.loss, on_val.accuracy) if on_val else (None, None)
-        curve.append(Epoch(seed, epoch, on_train.loss, on_train.accuracy, val_loss, val_accuracy))
+        curve.append(_record(seed, epoch, on_train, on_val, batch_size))
         if configuration.early_stopping and val and best_epoch(curve) == epoch:
             best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         if checkpoint:
@@ -99,6 +93,20 @@ def train(
         yield curve[-1]
     if best_weights:
         model.load_state_dict(best_weights)
+
+
+def _record(seed: int, epoch: int, train: Scores, val: Scores | None, batch_size: int) -> Epoch:
+    """The record of an epoch.
+
+    Raises:
+        Diverged: a loss is infinite or not a number.
+    """
+    if not math.isfinite(train.loss):
+        step = 1 + int(train.losses.isfinite().logical_not().nonzero()[0]) // batch_size
+        raise Diverged(f"seed {seed}, epoch {epoch}, step {step}: the loss is not finite")
+    if val and not math.isfinite(val.loss):
+        raise Diverged(f"seed {seed}, epoch {epoch}: the validation loss is not finite")
+    return Epoch(seed, epoch, train.loss, train.accuracy, val and val.loss, val and val.accuracy)
 
 
 def _descent(
