@@ -1,12 +1,12 @@
 # A newcomer needs `make repro` and `make test`; `make help` lists the other targets.
-# An old make searches programs itself, in its own PATH, unless SHELL differs from the default.
+# An old make looks up programs in its own PATH, not in the one set below, unless SHELL differs from the default.
 SHELL := /bin/bash
 VENV := .venv
-# From the command line only, not from the environment: other programs read variables of these names too.
+# Set on the command line only, not in the environment: other programs read variables of these names too.
 PYTHON := python3
 JOBS :=
 UPGRADE :=
-# DVC asks for the name of the user, which is unknown in some containers.
+# DVC needs the user's name, which is unknown in some containers.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -20,7 +20,7 @@ repro: install  ## get CIFAR-10, run the stages that changed (JOBS configuration
 	python -m tools.repro $(if $(JOBS),--jobs '$(JOBS)')
 	dvc metrics show
 
-extended: repro  ## the extended pipeline: the CNN, fine-tuning, the ablation (over an hour)
+extended: repro  ## run the extended pipeline: the CNN, fine-tuning, the ablation (one to two hours)
 	cd extended && dvc repro && dvc metrics show
 
 sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or on the cluster at RAY_ADDRESS
@@ -37,7 +37,7 @@ exps: install  ## compare experiments: accuracy by configuration, selected confi
 watch: install  ## follow the training in progress, from another terminal
 	@python -m tools.watch
 
-bench: install  ## compare the speed with PyTorch (an hour; writes benchmarks/results.*)
+bench: install  ## compare the speed with plain PyTorch (Linux; an hour; writes benchmarks/results.*)
 	python -m benchmarks
 
 # A process per core, at most eight: each takes a gigabyte of memory.
@@ -45,7 +45,7 @@ PARALLEL = --numprocesses logical --maxprocesses 8
 test: install  ## run the tests on all cores (three to six minutes on two)
 	pytest $(PARALLEL) --dist worksteal
 
-coverage: install  ## run the tests, and list the lines of cifar2/ and stages/ that no test runs (half as long again)
+coverage: install  ## run the tests (half as long again), and list the lines of cifar2/ and stages/ that they miss
 	coverage erase
 	coverage run -m pytest $(PARALLEL) --dist worksteal
 	coverage report
@@ -54,7 +54,7 @@ test-slow: install  ## run the tests that need the real data, servers or minutes
 	pytest -m slow --ignore tests/sweep/test_cluster.py $(PARALLEL) --dist loadfile --durations 30
 	pytest -m slow tests/sweep/test_cluster.py --durations 10
 
-# A test opens the report in a real browser; it is skipped if there is none.
+# One test opens the report in a real browser; without a browser it is skipped.
 browser: install  ## install Chromium (Debian, as root) and axe-core (npm), for the test of the report
 	command -v chromium || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium; }
 	test -d $(VENV)/axe/node_modules/axe-core || npm install --silent --no-save --no-package-lock --prefix $(VENV)/axe axe-core@4.14.1
