@@ -87,7 +87,7 @@ readme: install  ## update the tables, code and transcripts in README.md and doc
 
 install:  ## create or repair .venv, from the locked, hashed requirements
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: $(PYTHON) is no Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+		{ echo "error: $(PYTHON) is no Python 3.11 or newer; name one: make install PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) tools/install.py
 
 # uv reads no groups from a project that it does not manage.

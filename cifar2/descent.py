@@ -27,7 +27,7 @@ class Descent(Protocol):
             learning_rates: one per step.
 
         Returns:
-            The outputs for the examples of ``order``, N x classes, each computed before the step that it led to.
+            The outputs for the examples of ``order``, N x classes, each computed before the step of its batch.
         """
 
     def state(self) -> dict[str, Tensor]:

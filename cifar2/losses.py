@@ -28,7 +28,7 @@ def _squared_error_gradient(y_true: Tensor, y_pred: Tensor) -> Tensor:
 
 
 def _targets(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """One target for each output.  N targets for N x 1 outputs would broadcast to N x N, and still look right."""
+    """One target for each output.  N targets for N x 1 outputs would broadcast to N x N, without an error."""
     if y_true.dim() == 1 and y_true.numel() == y_pred.numel():
         return y_true.view_as(y_pred)
     if y_true.shape == (len(y_pred), 1):

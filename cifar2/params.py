@@ -1,4 +1,4 @@
-"""params.yaml as typed, strict models. An unknown key, a wrong type or a bad range is reported in one line."""
+"""params.yaml as typed, strict models. An unknown key, a wrong type or a value out of range is reported in one line."""
 
 import re
 import reprlib
@@ -313,7 +313,7 @@ class Params(_Strict):
         for name in self.sweep.space:
             if name not in known:
                 raise ValueError(
-                    f"has sweep.space.{name}, which is no parameter of {self.sweep.base}"
+                    f"has sweep.space.{name}, which is not a parameter of {self.sweep.base}"
                     + did_you_mean(name, sorted(known), "it has")
                 )
         return self

@@ -1,7 +1,8 @@
-"""Trajectories compared: hand-written SGD with ``torch.optim.SGD``, and ``InPlace`` with backpropagation and SGD.
+"""Compare hand-written SGD with ``torch.optim.SGD``, and ``InPlace`` with backpropagation and SGD.
 
-SGD must match bit for bit.  ``InPlace`` sums in another order than ``backpropagation`` followed by ``SGD``.  It is
-compared in float64, where that difference is far below the effect of any wrong formula.
+SGD must be bit-identical after every step.  ``InPlace`` sums in another order than ``backpropagation`` followed by
+``SGD``.  The two are compared after whole epochs in float64, where that difference is far below the effect of any wrong
+formula.
 """
 
 from collections.abc import Sequence

@@ -58,7 +58,7 @@ def main() -> None:
 
     rows = []
     for number, key in enumerate(keys):
-        if key in by_key:  # equal ones count once
+        if key in by_key:  # identical configurations are listed once
             del by_key[key]
             outcome = files.read_json(FOLDER / f"{key}.json")
             rows.append({"trial": number, **points[number], **{name: outcome[name] for name in trial.OUTCOME}})

@@ -208,7 +208,7 @@ def test_ablation_variants_are_the_base_with_changes(tmp_path, document):
         (["sweep", "space", "lr"], {}, "sweep.space.lr needs exactly one of log_uniform, uniform, choice, grid"),
         (["sweep", "space", "lr"], {"uniform": [2, 1]}, "sweep.space.lr needs a second bound above the first, not ["),
         (["sweep", "space", "epochs"], {"grid": []}, "sweep.space.epochs.grid needs 1 or more entries, not []"),
-        (["sweep", "space", "a"], {"grid": [1]}, "has sweep.space.a, which is no parameter of augmented; it has"),
+        (["sweep", "space", "a"], {"grid": [1]}, "has sweep.space.a, which is not a parameter of augmented; it has"),
     ],
 )
 def test_a_bad_value_is_one_line_with_its_key(tmp_path, document, keys, value, message):
@@ -238,7 +238,7 @@ def test_a_bad_value_is_one_line_with_its_key(tmp_path, document, keys, value, m
             ["sweep", "space"],
             "lr_",
             "lr",
-            "has sweep.space.lr_, which is no parameter of augmented; did you mean lr?",
+            "has sweep.space.lr_, which is not a parameter of augmented; did you mean lr?",
         ),
     ],
 )

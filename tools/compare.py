@@ -1,6 +1,6 @@
 """Compare the metrics of the last run with the committed ones: ``make compare``.
 
-The exit code is 1 if a metric differs by more than rounding. Files that only differ in their bits are named.
+The exit code is 1 if a metric differs by more than rounding. Outputs that are not bit-identical are listed.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
     before, now = hashes(_git("show", "HEAD:dvc.lock")), hashes(Path("dvc.lock").read_text())
     changed = [path for path in before | now if before.get(path) != now.get(path)]
     for path in changed:
-        print(f"different bits: {path} {now.get(path)}, committed {before.get(path)}")
+        print(f"not bit-identical: {path} {now.get(path)}, committed {before.get(path)}")
     if different:
         sys.exit("\n".join(["these metrics differ from the committed ones by more than rounding:", *different]))
     print(f"{len(files)} metrics files match the committed ones, and all but {len(changed)} of {len(now)} hashes")

@@ -49,7 +49,7 @@ def promoted(all_params: params.Params, rank: int) -> dict[str, Any]:
     row = rows[rank - 1]
     point = space.point(sweep.space, sweep.seed, int(row["trial"]))
     if any(row.get(name) != ("" if value is None else str(value)) for name, value in point.items()):
-        raise errors.UserError(f"{TABLE} has the results of another sweep than {PARAMS}; run `make sweep`")
+        raise errors.UserError(f"{TABLE} does not match sweep in {PARAMS}; run `make sweep`")
     return all_params.configs[sweep.base].model_dump(exclude_unset=True) | point
 
 

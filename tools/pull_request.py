@@ -79,7 +79,7 @@ def main() -> None:
     revisions = [arguments.base, arguments.head]
     base, head = map(_sha, revisions)
     check(*revisions)
-    print(f"What this pull request changes: {base} (base) against {head} (head).\n")
+    print(f"Changes in this pull request: {base} (base) against {head} (head).\n")
     for title, kind, folder in (
         ("Parameters", "params", "."),
         ("Metrics", "metrics", "."),

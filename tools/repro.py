@@ -2,7 +2,7 @@
 
 DVC runs one stage after another. A perceptron trains less than twice as fast on two threads as on one, so training
 several in parallel takes less time, with bit-identical results. Configurations that would leave a core idle run at the
-end, on all cores; so do CNNs, whose bits depend on the number of threads.
+end, on all cores; so do CNNs, whose results depend on the number of threads.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Report changes since dvc.lock was written, and the stages that must run again: ``make stale``.
 
-The exit code is 1 if the default pipeline is stale. A stale extended pipeline, which takes hours, is a warning.
+The exit code is 1 if the default pipeline is stale. A stale extended pipeline, which runs an hour or two, is a warning.
 
 This needs no data, so that a pull request can be checked in a clone that pulled nothing. ``dvc repro --dry
 --allow-missing`` is meant for that, but reports a folder without its files (``data/models/train`` in a clone) as

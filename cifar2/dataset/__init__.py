@@ -1,1 +1,1 @@
-"""CIFAR-10 and what is done to its images before a network sees them."""
+"""CIFAR-10: download, splits, data augmentation, near-duplicates; and any image file."""

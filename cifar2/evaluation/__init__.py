@@ -1,1 +1,1 @@
-"""How good a classifier is, and which one is selected."""
+"""Scores, metrics, uncertainties and the selection rule."""

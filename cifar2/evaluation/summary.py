@@ -1,10 +1,10 @@
-"""The results by which a configuration is judged."""
+"""The validation results of a configuration."""
 
 from typing import NamedTuple
 
 
 class Summary(NamedTuple):
-    """The results of a configuration on validation, from the weights that its runs ended with.
+    """The results of a configuration on validation, from the final weights of its runs.
 
     Attributes:
         val_accuracy, val_loss, train_accuracy: means over the seeds.

@@ -1,1 +1,1 @@
-"""The other networks, and any of them on disk."""
+"""The CNN, pretrained backbones, and any classifier on disk."""

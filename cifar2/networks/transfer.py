@@ -27,7 +27,7 @@ class Transfer(nn.Module):
     Args:
         backbone: ``efficientnet_lite0``, or the name of one of torchvision's classifiers, such as ``resnet18``.
         image_size: height and width in pixels to which images are upscaled for the backbone.
-        trainable_blocks: number of trainable blocks at the end of the backbone; a block has weights.
+        trainable_blocks: number of trainable blocks at the end of the backbone; only blocks with weights count.
         n_classes: number of outputs.
         dropout: fraction of the features that are dropped for an example in training.
         pretrained: whether to get the pretrained weights; False if other weights will be loaded.

@@ -1,1 +1,1 @@
-"""Many configurations: which, one of them, all of them on Ray."""
+"""Sweeps: the search space, one trial, and all trials on Ray."""

@@ -1,6 +1,6 @@
 """Checkpoints: an interrupted training run resumes from its last one, and its result is bit-identical.
 
-They lie in a folder named after the fingerprint of the run.  A run with other parameters, data or code has another
+Their folder is named after the fingerprint of the run.  A run with other parameters, data or code has another
 folder, and never reads them.
 """
 

@@ -30,7 +30,7 @@ def device(name: str) -> torch.device:
 
 
 def fix_convolutions(threads: int) -> None:
-    """Fix the number of threads and oneDNN's instruction set, on which the bits of convolutions depend.
+    """Fix the number of threads and oneDNN's instruction set, on which the results of convolutions depend.
 
     Call it before the first convolution.  An instruction set chosen by the user stays.
     """

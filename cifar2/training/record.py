@@ -23,8 +23,8 @@ STEADY_EPOCHS = 10
 class Epoch(NamedTuple):
     """One row of the curves.
 
-    The training numbers are means over the batches of the epoch, each computed before its step.  The validation
-    numbers belong to the weights at the end of the epoch; without a validation set they are None.
+    The training numbers are means over the examples, whose outputs were computed before the step of their batch.  The
+    validation numbers belong to the weights at the end of the epoch; without a validation set they are None.
     """
 
     seed: int

@@ -75,7 +75,7 @@ def test_equal_metrics_with_different_bits_pass(repository):
     (repository / "dvc.lock").write_text("stages: {a: {outs: [{path: y, md5: '2'}]}}")
     done = compare(repository)
     assert done.returncode == 0
-    assert "different bits: y 2, committed 1" in done.stdout
+    assert "not bit-identical: y 2, committed 1" in done.stdout
 
 
 def test_a_different_or_missing_metric_fails(repository):

@@ -175,7 +175,9 @@ def test_an_old_python_is_one_line(project):
     Path("old").chmod(0o755)
     done = subprocess.run(["make", "install", "PYTHON=./old"], capture_output=True, text=True)
     assert done.returncode != 0
-    assert done.stderr.splitlines()[0] == ("error: ./old is no Python 3.11 or newer; name one: make PYTHON=python3.12")
+    assert done.stderr.splitlines()[0] == (
+        "error: ./old is no Python 3.11 or newer; name one: make install PYTHON=python3.12"
+    )
 
 
 def test_variables_of_other_programs_are_ignored(project):

@@ -65,7 +65,7 @@ def test_a_table_of_another_sweep_is_refused(swept, monkeypatch, change):
     assert change[0] in Path("params.yaml").read_text()
     text = Path("params.yaml").read_text().replace(*change)
     Path("params.yaml").write_text(text)
-    with pytest.raises(SystemExit, match="has the results of another sweep than params"):
+    with pytest.raises(SystemExit, match="does not match sweep in params"):
         run(monkeypatch, "1", "swept")
 
 
