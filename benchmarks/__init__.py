@@ -1,1 +1,1 @@
-"""How fast the project is, measured against PyTorch on the machine at hand: ``make bench``."""
+"""Benchmarks against PyTorch, Ray and DVC on your machine: ``make bench``."""

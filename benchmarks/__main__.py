@@ -1,7 +1,7 @@
-"""Measure, print it as a table, and write ``benchmarks/results.json`` and ``benchmarks/results.md``.
+"""Run the benchmarks, print a table, and write ``benchmarks/results.json`` and ``benchmarks/results.md``.
 
-``python -m benchmarks`` measures everything; with names of modules those alone, and the other
-rows stay if they are of this machine.
+``python -m benchmarks`` runs all of them; ``python -m benchmarks MODULE...`` runs some, and keeps the other rows if
+they were measured on this machine.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cifar2  # noqa: F401 (sets the environment before torch comes)
+import cifar2  # noqa: F401 (sets environment variables before torch is imported)
 
 # isort: split
 import joblib
@@ -28,7 +28,7 @@ PARTS = ("start_up", "input", "work", "output")
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """The machine and the versions behind the numbers."""
     capabilities = torch.cpu.get_capabilities()
     return {
         "processor": capabilities.get("cpu_name") or platform.processor(),
@@ -59,7 +59,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", choices=MODULES, help="what to measure")
+    parser.add_argument("modules", nargs="*", choices=MODULES, help="the benchmarks to run; default: all")
     names = parser.parse_args().modules or list(MODULES)
     stages.check()
     settings = params.load()

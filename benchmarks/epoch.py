@@ -1,4 +1,4 @@
-"""One epoch of the five configurations' network: ours, what a notebook does, the best of PyTorch, the bare products."""
+"""The time of an epoch of MyNet: ours, a DataLoader loop, the best plain PyTorch, and the matrix products alone."""
 
 import shutil
 import subprocess
@@ -21,9 +21,9 @@ from cifar2.training import hardware, loop
 TRAIN = Path("data/prepared/train.safetensors")
 ROUNDS = 15
 DATALOADER_ROUNDS = 5
-# More than are ever asked for.
+# More epochs than any benchmark runs.
 EPOCHS = 1000
-# What is measured, whatever params.yaml asks for at the moment.
+# These settings are measured, independent of params.yaml.
 BY_HAND = {"gradients": "in_place", "precision": "float32", "device": "cpu"}
 
 
@@ -36,13 +36,13 @@ def ours(params: Params, data: Examples, classes: tuple[str, ...], **changes: ob
 
 
 def the_network(params: Params, classes: Sequence[str]) -> MyNet:
-    """The five configurations' network, with the weights of seed 0."""
+    """MyNet with the weights of seed 0."""
     torch.manual_seed(0)
     return MyNet((3 * 32 * 32, *params.train.hidden, len(classes)), params.train.activation, "identity")
 
 
 def products(params: Params, data: Examples) -> Callable[[], object]:
-    """The matrix products of an epoch and nothing else: each batch in turn, results into memory reserved before."""
+    """The matrix products of an epoch and nothing else, batch after batch, into memory that is reserved once."""
     n_l = (data.x[0].numel(), *params.train.hidden, int(data.y.max()) + 1)
     layers = range(1, len(n_l))
     generator = torch.Generator().manual_seed(0)
@@ -68,7 +68,7 @@ def products(params: Params, data: Examples) -> Callable[[], object]:
 
 
 class Rival:
-    """One of ``rivals`` in a process of its own, without what this project sets in the environment."""
+    """One of ``rivals`` in a process of its own, without the environment variables that this project sets."""
 
     def __init__(self, name: str) -> None:
         self.process = subprocess.Popen(
@@ -76,7 +76,7 @@ class Rival:
         )
 
     def seconds(self) -> float:
-        """How long its next epoch takes."""
+        """Train another epoch, and return its time in seconds."""
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("the process has no pipes")
         self.process.stdin.write("epoch\n")
@@ -89,7 +89,7 @@ class Rival:
 
 
 def rivals() -> list[str]:
-    """Those of ``AUTOGRAD`` that run here: ``torch.compile`` needs a compiler."""
+    """The rivals of ``AUTOGRAD`` that run here; ``torch.compile`` needs a compiler."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     return [name for name in AUTOGRAD if compiler or "compile" not in name]
 
@@ -144,7 +144,7 @@ def rows(params: Params) -> list[Row]:
         ),
         row(
             "floor_vs_dataloader",
-            "the bare matrix products of an epoch against the same: what no epoch on this machine can surpass",
+            "the matrix products of an epoch alone, a lower bound of its time, against the same",
             slowly["products"],
             slowly["dataloader"],
             "s",
@@ -153,7 +153,7 @@ def rows(params: Params) -> list[Row]:
         ),
         row(
             "epoch_vs_best_torch",
-            f"an epoch against the best of PyTorch on tensors in memory: {best}",
+            f"an epoch against the best plain PyTorch, on tensors in memory: {best}",
             found["ours"],
             found[best],
             "s",

@@ -1,4 +1,4 @@
-"""How long it takes to train the best configurations of each family: one seed, on all cores."""
+"""Training time of the selected configuration of each family: one seed, on all cores."""
 
 import json
 import tempfile
@@ -10,7 +10,7 @@ from cifar2.params import Params
 
 
 def rows(params: Params) -> list[Row]:
-    """One row each, the default run's and all, against the first one; and one for the pretrained network's features."""
+    """One row for each selected configuration of both pipelines, against the first one, and one for the features."""
     evaluated = [path for place in ("", "extended") for path in (ROOT / place / "metrics/evaluate").glob("*.json")]
     best = dict.fromkeys(json.loads(path.read_text())["config"] for path in sorted(evaluated))
     with tempfile.TemporaryDirectory() as name:
@@ -24,5 +24,11 @@ def rows(params: Params) -> list[Row]:
             row(f"train_{of}", f"stage train for `{of}`, one seed, against `{first}`", [seconds], [took[first]], "s")
             for of, seconds in took.items()
         ),
-        row("features", "stage features, once for all seeds, against the same", [features], [took[first]], "s"),
+        row(
+            "features",
+            "stage features, once for all seeds, against the first configuration",
+            [features],
+            [took[first]],
+            "s",
+        ),
     ]

@@ -1,4 +1,4 @@
-"""Fair comparisons on a noisy machine: everything takes turns, and ratios are taken within a turn."""
+"""Comparisons on a noisy machine: the contenders take turns, and ratios are taken within a turn."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,14 +9,14 @@ Row = dict[str, Any]
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long ``work`` takes."""
+    """The time of ``work`` in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def warm(work: Callable[[], float]) -> float:
-    """What ``work`` measures the second time: the first fetches its memory back after the others' turns."""
+    """The second measurement of ``work``; the first one refills the caches after the turns of the others."""
     work()
     return work()
 
@@ -40,21 +40,21 @@ def row(
     faster: bool = False,
     **more: object,
 ) -> Row:
-    """One line of the results, from what was measured in each round.
+    """One row of the results, from the measurements of each round.
 
     Args:
-        name: of the row.
-        what: ours is compared with what.
-        ours: a number a round.
-        rival: times of the rival in the same rounds.
-        unit: of these numbers.
-        target: what the ratio should be, as ``">= 4"`` or ``"<= 1.1"``.
-        faster: the ratio is rival / ours, how many times faster ours is, and not ours / rival.
-        more: further numbers of the row.
+        name: name of the row.
+        what: the comparison, in words.
+        ours: one number per round.
+        rival: the numbers of the rival in the same rounds.
+        unit: unit of these numbers.
+        target: the aim for the ratio, such as ``">= 4"`` or ``"<= 1.1"``.
+        faster: the ratio is rival / ours, the speed-up, instead of ours / rival.
+        more: further columns.
 
     Returns:
         ``ours`` and ``rival`` as medians; ``ratio`` as the median of the rounds' ratios, with the first and third
-        quartile as ``spread`` (None for one round); ``is``, how the ratio is made; ``met``, whether it is as it should.
+        quartile as ``spread`` (None for one round); ``is``, the formula of the ratio; ``met``, whether it is on target.
     """
     ratios = [b / a if faster else a / b for a, b in zip(ours, rival, strict=True)]
     ratio = median(ratios)

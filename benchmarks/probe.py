@@ -1,8 +1,9 @@
-"""Run one stage and tell, as a line of JSON, where its time went: ``python -m benchmarks.probe stages/train.py fine``.
+"""Run a stage, and print the times of its parts as JSON: ``python -m benchmarks.probe stages/train.py fine``.
 
-``wall`` is counted from the start of the process; ``start_up`` ends when everything is imported, ``input`` and
-``output`` are reading and writing files, ``work`` is the rest (seconds).  ``peak_mib`` is the largest resident memory.
-Linux only, for the kernel's own account of a process (proc(5)).
+All times are in seconds.  ``wall`` counts from the start of the process; ``start_up`` ends when all modules are
+imported; ``input`` and ``output`` are reading and writing files; ``work`` is the rest.  ``peak_mib`` is the largest
+resident memory.
+Linux only: the start and the memory of the process come from /proc (proc(5)).
 """
 
 import functools
@@ -21,15 +22,15 @@ T = TypeVar("T")
 
 
 def since_start() -> float:
-    """Seconds since this process started, from the kernel's books (proc(5), field 22 of /proc/self/stat)."""
+    """Seconds since this process started (field 22 of /proc/self/stat, proc(5))."""
     started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
-def tell(**more: float) -> None:
-    """Print the line."""
+def report(**more: float) -> None:
+    """Print the times and the peak memory."""
     status = Path("/proc/self/status").read_text()
-    # getrusage's ru_maxrss would begin with what the parent process had when it forked.
+    # getrusage's ru_maxrss would start with the memory of the parent process at the fork.
     peak_kib = int(status.partition("VmHWM:")[2].split()[0])
     print(json.dumps({"wall": since_start(), **more, "peak_mib": peak_kib / 1024}), flush=True)
 
@@ -40,7 +41,7 @@ def main() -> None:
     if stage == "import-torch":
         import torch  # noqa: F401
 
-        return tell()
+        return report()
     sys.argv = [stage, *arguments]
     script = runpy.run_path(str(ROOT / stage))
     start_up = since_start()
@@ -64,14 +65,14 @@ def main() -> None:
         from cifar2.inplace import InPlace
 
         def stop(*_: object) -> None:
-            tell()
+            report()
             os._exit(0)
 
         InPlace._step = stop  # type: ignore[assignment,method-assign]
     script["main"]()
     total = since_start()
     work = total - start_up - spent["input"] - spent["output"]
-    return tell(start_up=start_up, input=spent["input"], work=work, output=spent["output"])
+    return report(start_up=start_up, input=spent["input"], work=work, output=spent["output"])
 
 
 if __name__ == "__main__":

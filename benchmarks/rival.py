@@ -1,13 +1,13 @@
-"""Train a rival, an epoch for each line of input, and answer with its seconds: ``python -m benchmarks.rival NAME``."""
+"""Train a rival, one epoch per line of input, and print its seconds: ``python -m benchmarks.rival NAME``."""
 
 import os
 import sys
 from pathlib import Path
 
-import cifar2  # noqa: F401 (sets what is taken away here)
+import cifar2  # noqa: F401 (sets the variables that are deleted below)
 
 # isort: split
-# PyTorch as its users have it: without what this project sets for itself.
+# Plain PyTorch has none of the variables that this project sets.
 for name in ("MKL_CBWR", "THP_MEM_ALLOC_ENABLE"):
     del os.environ[name]
 

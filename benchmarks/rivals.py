@@ -1,4 +1,4 @@
-"""What the project is compared with: training the same network by PyTorch alone."""
+"""The rivals of the project: the same network trained with plain PyTorch."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -19,7 +19,7 @@ CONFIGURATION = "fine"
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """The images as torchvision's CIFAR10 serves them: from an array in memory, through PIL and the transforms."""
+    """The images as in torchvision's CIFAR10: from an array in memory, through PIL and the transforms."""
 
     def __init__(self, split: splits.Split, params: Params) -> None:
         self.images = split.x.permute(0, 2, 3, 1).contiguous().numpy()
@@ -36,7 +36,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def sequential(params: Params, classes: int) -> nn.Sequential:
-    """The network as PyTorch's users write it."""
+    """The same network as an ``nn.Sequential``."""
     n_l = (3 * 32 * 32, *params.train.hidden, classes)
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise(n_l):
@@ -45,7 +45,7 @@ def sequential(params: Params, classes: int) -> nn.Sequential:
 
 
 def by_autograd(params: Params, data: Examples, compiled: bool = False, **options: bool) -> Callable[[], object]:
-    """An epoch by PyTorch alone, from tensors in memory."""
+    """An epoch of plain PyTorch, on tensors in memory."""
     network = sequential(params, int(data.y.max()) + 1)
     optimizer = torch.optim.SGD(network.parameters(), **hyperparameters(params), **options)
 
@@ -68,7 +68,7 @@ def by_autograd(params: Params, data: Examples, compiled: bool = False, **option
 
 
 def from_dataloader(params: Params, split: splits.Split) -> Callable[[], object]:
-    """An epoch as a notebook does it: per-sample transforms, ``DataLoader``, ``loss.backward()``, ``SGD``."""
+    """An epoch as in most tutorials: per-image transforms, ``DataLoader``, ``loss.backward()``, ``SGD``."""
     loader = DataLoader(Images(split, params), params.train.batch_size, shuffle=True)
     network = sequential(params, len(split.classes))
     optimizer = torch.optim.SGD(network.parameters(), **hyperparameters(params))
@@ -87,12 +87,12 @@ def from_dataloader(params: Params, split: splits.Split) -> Callable[[], object]
 
 
 def the_examples(params: Params, split: splits.Split) -> Examples:
-    """The training examples of every contender."""
+    """The training examples that all contenders share."""
     return examples(split, params.normalise.mean, params.normalise.std)
 
 
 def hyperparameters(params: Params) -> dict[str, Any]:
-    """What both optimizers get."""
+    """The hyperparameters of all optimizers."""
     return params.configs[CONFIGURATION].model_dump(include={"lr", "momentum", "weight_decay"})
 
 

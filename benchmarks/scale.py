@@ -1,7 +1,7 @@
-"""How a sweep scales: what a trial costs on one node of Ray and on two, against bare processes and ``dvc queue``.
+"""The overhead of a trial in a sweep, on one node of Ray and on two, against bare processes and ``dvc queue``.
 
-Both nodes are on this machine and share its cores evenly, so that two have what one has: what differs is the cost of
-there being two.  Trials that sleep show what Ray Tune costs, real ones what is left of the ideal.
+Both nodes are on this machine and share its cores evenly, so that two have the cores of one, and the difference is the
+cost of the second node.  Trials that sleep show the overhead of Ray Tune; real trials show how much it matters.
 """
 
 import json
@@ -29,15 +29,15 @@ from cifar2.errors import UserError
 from cifar2.sweep import cluster as sweep
 from cifar2.sweep.trial import Report, Trials
 
-# Of a trial that costs nothing else, and the most that one may cost beside its work, in seconds.
+# The length of a trial that only sleeps, and the overhead that a trial may have, in seconds.
 SLEEP, OVERHEAD = 0.010, 0.030
 CORES: int = joblib.cpu_count()
-# How many trials, and how many times.
+# Numbers of trials, and of rounds.
 SHORT, REAL, MANY, QUEUED, ROUNDS = 400, 16, 10_000, 8, 3
 
 
 class Took(NamedTuple):
-    """How many seconds until the first trial had ended, how many more until the last had; the driver's peak in MiB."""
+    """Seconds until the first trial ended, and from then until the last did; the driver's peak memory in MiB."""
 
     start: float
     rest: float
@@ -45,13 +45,13 @@ class Took(NamedTuple):
 
 
 def short(key: str) -> Iterator[Report]:
-    """A trial that costs nothing but time."""
+    """A trial that only sleeps."""
     time.sleep(SLEEP)
     yield Report(0.5, {"val_accuracy": 0.5}, True)
 
 
 def real(settings: params.Params) -> Trials:
-    """Trials that train a configuration for some seconds each, as a sweep does."""
+    """Trials that train a configuration for a few seconds each, as in a sweep."""
     train = settings.train.model_copy(update={"seeds": settings.sweep.seeds})
     splits = [dataset.load(ROOT / f"data/prepared/{name}.safetensors") for name in ("train", "val")]
     configuration = settings.configs[settings.sweep.base].model_copy(update={"epochs": 8})
@@ -65,12 +65,12 @@ def _keys(n: int) -> list[str]:
 
 
 def drive(kind: str, n: int, environment: Mapping[str, str]) -> Took:
-    """What a sweep takes whose driver is a process of its own, on the cluster that the environment names or a new one.
+    """The times of a sweep whose driver is a process of its own, on the cluster in the environment or on a new one.
 
     Args:
-        kind: of the trials, ``short`` or ``real``.
-        n: how many.
-        environment: RAY_ADDRESS and what goes with it, or nothing.
+        kind: the kind of the trials, ``short`` or ``real``.
+        n: number of trials.
+        environment: RAY_ADDRESS and the token, or empty.
     """
     command = [sys.executable, "-m", __name__, kind, str(n)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=True, stdout=subprocess.PIPE)
@@ -79,17 +79,17 @@ def drive(kind: str, n: int, environment: Mapping[str, str]) -> Took:
 
 @contextmanager
 def cluster(n: int) -> Iterator[tuple[dict[str, str], list[subprocess.Popen[bytes]]]]:
-    """``n`` nodes of Ray on this machine, each as ``ray start`` makes it, with its share of the cores and of memory.
+    """``n`` nodes of Ray on this machine, started with ``ray start``, each with its fraction of the cores and memory.
 
     Yields:
-        The environment by which one reaches them, a token included; their processes.
+        The environment variables to reach them, with a token, and their processes.
     """
     share = [f"--num-cpus={max(1, CORES // n)}", f"--object-store-memory={500 * 2**20}"]
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
     with ExitStack() as stack:
         nodes = []
         for _ in range(n):
-            # Short, since sockets lie in it, whose paths have at most 107 characters.
+            # A short path: it holds sockets, whose paths have at most 107 characters.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True))
             address = environment.get("RAY_ADDRESS")
             role = [f"--address={address}"] if address else ["--head", "--port=0", "--include-dashboard=false"]
@@ -109,10 +109,10 @@ def cluster(n: int) -> Iterator[tuple[dict[str, str], list[subprocess.Popen[byte
 
 
 def kill(node: subprocess.Popen[bytes]) -> None:
-    """End a node as a power failure would."""
-    everything = [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]
-    for process in everything:
-        with suppress(psutil.NoSuchProcess):  # some end when others are gone
+    """Kill all processes of a node, as in a power failure."""
+    processes = [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # some end with the others
             process.kill()
     node.wait()
 
@@ -123,7 +123,7 @@ def _end(node: subprocess.Popen[bytes]) -> None:
 
 
 def bare(trials: Trials) -> Took:
-    """What the same trials take in processes of their own, one a core, with nothing around them."""
+    """The times of the same trials in bare processes, one per core."""
     os.environ["OMP_NUM_THREADS"] = "1"
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(CORES, _hand_over, [trials]) as pool:
@@ -145,7 +145,7 @@ def _run(key: str) -> None:
 
 
 def queued(n: int) -> float:
-    """Seconds that ``dvc queue`` takes for ``n`` experiments of a stage that sleeps, as many at a time as cores."""
+    """Seconds that ``dvc queue`` takes for ``n`` experiments of a stage that sleeps, one per core at a time."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
 
         def run(*command: str) -> str:
@@ -173,7 +173,7 @@ def queued(n: int) -> float:
 
 
 def rows(settings: params.Params) -> list[Row]:
-    """One row per question; for trials that only sleep, ours is the cost of a trial without its sleep."""
+    """The rows about a sweep; for trials that only sleep, ours is the time of a trial without its sleep."""
     nodes: dict[int, tuple[list[float], list[float], list[float]]] = {n: ([], [], []) for n in (1, 2)}
     processes = []
     for _ in range(ROUNDS):
@@ -189,7 +189,14 @@ def rows(settings: params.Params) -> list[Row]:
     allowed = [1000 * OVERHEAD] * ROUNDS
     return [
         *(
-            row(f"overhead_{n}", f"a trial on {n} node(s) of Ray, against the most", costs, allowed, "ms", "<= 1")
+            row(
+                f"overhead_{n}",
+                f"a trial on {n} node(s) of Ray, against the allowed overhead",
+                costs,
+                allowed,
+                "ms",
+                "<= 1",
+            )
             for n, (costs, _, _) in nodes.items()
         ),
         *(
@@ -207,7 +214,14 @@ def rows(settings: params.Params) -> list[Row]:
         ),
         row("first_trial", "until the first trial ends, on two nodes against one", nodes[2][1], nodes[1][1], "s"),
         row("driver_memory", f"peak with {MANY:,} trials against 100", [many.memory], [few.memory], "MiB"),
-        row("overhead_many", f"with {MANY:,} trials, against the most", [_cost(many, MANY)], allowed[:1], "ms", "<= 1"),
+        row(
+            "overhead_many",
+            f"with {MANY:,} trials, against the allowed overhead",
+            [_cost(many, MANY)],
+            allowed[:1],
+            "ms",
+            "<= 1",
+        ),
         row("dvc_queue", "a trial on Ray against an experiment of `dvc queue`", nodes[1][0], by_dvc, "ms"),
     ]
 
@@ -218,7 +232,7 @@ def _cost(took: Took, n: int) -> float:
 
 
 def main() -> None:
-    """Be the driver of a sweep, for :func:`drive`: print as JSON what it took."""
+    """Drive a sweep for :func:`drive`, and print its times as JSON."""
     kind, n = sys.argv[1], int(sys.argv[2])
     run = short if kind == "short" else real(params.load()).run
     ends: list[float] = []

@@ -1,4 +1,4 @@
-"""The pipeline: what each stage's time and memory go into, how soon training starts, and what DVC adds."""
+"""Time and memory of each stage, the time until training starts, and the overhead of DVC."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from cifar2.training import hardware
 from tools.repro import shares
 
 ROOT = Path(__file__).parent.parent
-# Only imports torch, and reports in the same form as a stage.
+# A pseudo-stage that only imports torch.
 IMPORT_TORCH = "import-torch"
 ROUNDS = 5
 SIDE_BY_SIDE_EPOCHS = 8
@@ -35,7 +35,7 @@ SIDE_BY_SIDE_ROUNDS = 2
 
 
 def probe(folder: Path, *stage: str, until_training: bool = False) -> dict[str, float]:
-    """Run a stage in ``folder`` under :mod:`benchmarks.probe`, and return what that tells."""
+    """Run a stage in ``folder`` under :mod:`benchmarks.probe`, and return what that prints."""
     option = ["--until-training"] if until_training else []
     printed = run([sys.executable, "-m", "benchmarks.probe", *option, *stage], folder)
     reported: dict[str, float] = json.loads(printed.splitlines()[-1])
@@ -46,17 +46,17 @@ def run(command: list[str], folder: Path = ROOT, **environment: str) -> str:
     """Run a command in ``folder`` with the project's modules, and return what it prints.
 
     Raises:
-        UserError: it failed; the message is its last word.
+        UserError: it failed; the message ends with its last line.
     """
     variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{' '.join(command)} failed: {(done.stderr.strip() or 'no word').splitlines()[-1]}")
+        raise UserError(f"{' '.join(command)} failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
     return done.stdout
 
 
 def scratch(folder: Path, **train: object) -> None:
-    """Give ``folder`` what the stages read, with other values for ``train`` in its params.yaml."""
+    """Copy the inputs of the stages into ``folder``, with other values for ``train`` in its params.yaml."""
     for name in ("data", "metrics"):
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
     params = YAML(typ="safe").load(ROOT / "params.yaml")
@@ -65,13 +65,13 @@ def scratch(folder: Path, **train: object) -> None:
 
 
 def check() -> None:
-    """What is measured here must be there: Linux, and a pipeline that is up to date.
+    """Check that this is Linux, and that the pipeline is up to date.
 
     Raises:
         UserError: it is not.
     """
     if sys.platform != "linux":
-        raise UserError("`make bench` reads the kernel's account of a process, which only Linux keeps in /proc")
+        raise UserError("`make bench` reads /proc, which only Linux has")
     if json.loads(run(["dvc", "status", "--json", "dvc.yaml"])):
         raise UserError("the pipeline is not up to date; run `make repro`, then `make bench`")
 
@@ -116,7 +116,7 @@ def _start(folder: Path) -> list[Row]:
 
 
 def _stages(folder: Path) -> list[Row]:
-    """Each stage once; in the rows ours is the stage and the rival a bare ``import torch`` beside it."""
+    """Each stage once: ours is the stage, and the rival a bare ``import torch``."""
     stages = [
         ("stages/prepare.py",),
         ("stages/verify.py",),
@@ -163,7 +163,7 @@ def _stages(folder: Path) -> list[Row]:
 
 
 def _bfloat16_accuracy(folder: Path) -> list[Row]:
-    """What bfloat16 products do to a configuration's accuracy, beside the standard error of the committed float32."""
+    """The accuracy of a configuration with bfloat16 products, against the committed one in float32."""
     path = "metrics/train/fine.json"
     exact = json.loads((folder / path).read_text())
     probe(folder, "stages/train.py", "fine")
@@ -182,7 +182,7 @@ def _bfloat16_accuracy(folder: Path) -> list[Row]:
 
 
 def _side_by_side(folder: Path, names: list[str]) -> list[Row]:
-    """All configurations, a few epochs each: shared out as ``tools.repro`` does, against one at a time on all cores."""
+    """All configurations, a few epochs each: in parallel as in ``tools.repro``, against one at a time on all cores."""
 
     def train(name: str, threads: int) -> None:
         run([sys.executable, str(ROOT / "stages/train.py"), name], folder, OMP_NUM_THREADS=str(threads))
@@ -217,11 +217,11 @@ def _side_by_side(folder: Path, names: list[str]) -> list[Row]:
         {"side by side": partial(timed, side_by_side), "apart": partial(timed, apart)}, SIDE_BY_SIDE_ROUNDS, warm_up=0
     )
     if len(hashes) > 1:
-        raise RuntimeError("the models depend on how they were trained")
+        raise RuntimeError("the models depend on whether they were trained in parallel")
     return [
         row(
             "side_by_side",
-            f"all configurations, {SIDE_BY_SIDE_EPOCHS} epochs: as `make repro` trains them, against one by one",
+            f"all configurations, {SIDE_BY_SIDE_EPOCHS} epochs: in parallel as in `make repro`, against one at a time",
             found["side by side"],
             found["apart"],
             "s",
@@ -232,7 +232,7 @@ def _side_by_side(folder: Path, names: list[str]) -> list[Row]:
 
 
 def _dvc() -> list[Row]:
-    """DVC's share, in the project itself: what is measured changes nothing there."""
+    """The overhead of DVC, in the project itself; the measured commands change nothing."""
     found = interleaved(
         {
             "nothing": partial(seconds, lambda: run(["dvc", "repro"])),

@@ -1,4 +1,4 @@
-"""The update alone, where it happens: right after the products that make the gradient and fill the caches with them."""
+"""The update of the parameters alone, directly after the products that compute the gradient and fill the caches."""
 
 import time
 from collections.abc import Callable
@@ -39,14 +39,14 @@ def rows(params: Params) -> list[Row]:
     )
 
     def products(beta: float) -> float:
-        """Milliseconds of the largest gradient product, added to ``beta`` times what its result held."""
+        """Milliseconds of the largest gradient product, added to ``beta`` times the previous content of its result."""
         start = time.perf_counter()
         for _ in range(STEPS):
             descent.weight_sums[1].addmm_(deltas.t(), x, beta=beta)
         return (time.perf_counter() - start) / STEPS * 1e3
 
     def after_products(update: Callable[[], object], weight: Tensor, result: Tensor) -> float:
-        """Milliseconds of an update, each right after the largest products with its own weights and gradient."""
+        """Milliseconds of an update, directly after the largest products with its own weights and gradient."""
         total = 0.0
         with torch.no_grad():
             for _ in range(STEPS):
@@ -75,7 +75,7 @@ def rows(params: Params) -> list[Row]:
         },
         ROUNDS,
     )
-    # Ours is the two passes over the parameters and what the momentum adds to the product.
+    # Ours: the two passes over the parameters, and the extra time of the product with momentum.
     ours = [
         passes + with_momentum - without
         for passes, with_momentum, without in zip(
@@ -100,7 +100,7 @@ def rows(params: Params) -> list[Row]:
         ),
         row(
             "momentum_in_product",
-            "the largest gradient product adding to momentum times velocity, against without",
+            "the largest gradient product, with momentum against without",
             found["product with momentum"],
             found["product"],
             "ms",
