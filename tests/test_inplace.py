@@ -9,6 +9,9 @@ from cifar2.inplace import IN_PLACE, InPlace
 from cifar2.mynet import ACTIVATIONS, MyNet
 from cifar2.sgdcheck import VARIANTS
 
+# PyTorch warns if a buffer has to be resized.
+pytestmark = pytest.mark.filterwarnings("error")
+
 N_L = (12, 7, 5, 3)
 NESTEROV = VARIANTS["nesterov and weight decay"]
 
