@@ -1,4 +1,4 @@
-"""Training that was killed goes on under DVC to the bits of training that never was: minutes, hence slow."""
+"""Killed training resumes under DVC, and is bit-identical to training that was never killed."""
 
 import json
 import os
@@ -18,14 +18,15 @@ from tests.conftest import ROOT, Project
 
 pytestmark = pytest.mark.slow
 
-# Together everything that is random or remembered: augmentation, dropout, momentum, the best epoch's weights, by hand
-# and by autograd, and the final model; each killed so many times.
-KILLS = {"train@augmented": 8, "train@convolutional": 6, "refit": 6}
+# Together these have all random numbers and all state: augmentation, dropout, momentum, the weights of the best epoch,
+# in place and by autograd, and the final model.
+STAGES = ("train@augmented", "train@convolutional", "refit")
+KILLS = 4
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    """The project's own pipeline on few images, with networks that take longer to write than to train."""
+    """The project's own pipeline on few images, with networks that take longer to save than to train."""
     folder = tmp_path_factory.mktemp("pipeline")
     project = Project(folder)
     project.params["train"] |= {"hidden": [512, 128, 32], "epochs": 12}
@@ -54,24 +55,24 @@ def here(pipeline, tmp_path):
 
 @pytest.fixture(scope="module")
 def uninterrupted(pipeline, tmp_path_factory):
-    """What each stage leads to by itself."""
-    found = {}
-    for stage in KILLS:
-        folder = Path(shutil.copytree(pipeline, tmp_path_factory.mktemp("whole") / "here"))
+    """The results of each stage without an interruption."""
+    by_stage = {}
+    for stage in STAGES:
+        folder = Path(shutil.copytree(pipeline, tmp_path_factory.mktemp("uninterrupted") / "here"))
         assert start(folder, "dvc", "repro", "--single-item", stage).wait() == 0
-        found[stage] = results(folder)
-    return found
+        by_stage[stage] = results(folder)
+    return by_stage
 
 
 def start(folder, *command):
-    """A command in a process group of its own, as a shell would start it."""
+    """Start a command in a process group of its own, as a shell does."""
     variables = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
     }
-    with (folder / "log").open("ab") as said:
+    with (folder / "log").open("ab") as output:
         return subprocess.Popen(
-            command, cwd=folder, env=os.environ | variables, stdout=said, stderr=said, start_new_session=True
+            command, cwd=folder, env=os.environ | variables, stdout=output, stderr=output, start_new_session=True
         )
 
 
@@ -80,7 +81,7 @@ def log(folder):
 
 
 def results(folder):
-    """What training writes, and what DVC noted of it."""
+    """The files that training writes, and dvc.lock."""
     files = [folder / "dvc.lock", *(path for kind in ("data/models", "metrics") for path in (folder / kind).rglob("*"))]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
 
@@ -89,8 +90,8 @@ def past(moment):
     return time.monotonic() > moment
 
 
-def says(folder, what, since=0):
-    return what in log(folder)[since:]
+def logged(folder, text, since=0):
+    return text in log(folder)[since:]
 
 
 def in_the_middle_of_a_checkpoint(folder):
@@ -103,7 +104,7 @@ def wait_until(process, happened):
 
 
 def kill_when(process, happened):
-    """Kill the whole group as soon as it is time; False if it had ended by then."""
+    """Kill the process group at a moment; False if it had ended before."""
     wait_until(process, happened)
     if process.poll() is not None:
         return False
@@ -111,29 +112,29 @@ def kill_when(process, happened):
     return process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("stage", KILLS)
-def test_killed_at_random_moments_it_ends_with_the_same_bits(here, uninterrupted, stage):
-    chance = random.Random(stage)
+@pytest.mark.parametrize("stage", STAGES)
+def test_training_killed_at_random_moments_is_bit_identical(here, uninterrupted, stage):
+    rng = random.Random(stage)
     killed = 0
-    while killed < KILLS[stage]:
-        said = len(log(here))
+    while killed < KILLS:
+        length = len(log(here))
         process = start(here, "dvc", "repro", "--force", "--single-item", stage)
         moment = (
-            partial(past, time.monotonic() + chance.uniform(0, 10)),
-            partial(says, here, f"epoch {chance.randint(1, 12)}:", said),
+            partial(past, time.monotonic() + rng.uniform(0, 10)),
+            partial(logged, here, f"epoch {rng.randint(1, 12)}:", length),
             partial(in_the_middle_of_a_checkpoint, here),
         )[killed % 3]
         killed += kill_when(process, moment)
     assert "resuming after epoch" in log(here)
-    # Forced, for a run that ended before it could be killed is one that DVC would otherwise only check out again.
+    # Forced, because DVC would only check out the outputs of a run that ended before it was killed.
     assert start(here, "dvc", "repro", "--force", "--single-item", stage).wait() == 0
     assert results(here) == uninterrupted[stage]
     assert not list((here / ".checkpoints").iterdir())
 
 
-def test_a_run_with_another_learning_rate_begins_anew(here):
+def test_a_run_with_another_learning_rate_resumes_nothing(here):
     process = start(here, "dvc", "repro", "--single-item", "train@augmented")
-    assert kill_when(process, partial(says, here, "epoch 3:"))
+    assert kill_when(process, partial(logged, here, "epoch 3:"))
     edit(here, lambda document: document["configs"]["augmented"].update(lr=0.04))
     assert start(here, "dvc", "repro", "--single-item", "train@augmented").wait() == 0
     assert "resuming after epoch" not in log(here)
@@ -142,10 +143,10 @@ def test_a_run_with_another_learning_rate_begins_anew(here):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_prints_one_line_and_keeps_the_checkpoint(here, uninterrupted, number):
     process = start(here, sys.executable, "stages/train.py", "augmented")
-    wait_until(process, partial(says, here, "epoch 3:"))
+    wait_until(process, partial(logged, here, "epoch 3:"))
     process.send_signal(number)
     assert process.wait() == 128 + number
-    assert f"interrupted by {number.name};" in log(here).splitlines()[-1]  # which may have begun with half of another
+    assert f"interrupted by {number.name};" in log(here).splitlines()[-1]  # after half of an epoch's line, perhaps
     assert "Traceback" not in log(here)
     assert not in_the_middle_of_a_checkpoint(here)
     assert not (here / "data/models/train").exists()
@@ -154,9 +155,9 @@ def test_a_signal_prints_one_line_and_keeps_the_checkpoint(here, uninterrupted, 
     assert results(here) == uninterrupted["train@augmented"]
 
 
-def test_ctrl_c_stops_dvc_and_what_it_runs(here):
+def test_ctrl_c_stops_dvc_and_its_stage(here):
     process = start(here, "dvc", "repro", "--single-item", "train@augmented")
-    wait_until(process, partial(says, here, "epoch 3:"))
+    wait_until(process, partial(logged, here, "epoch 3:"))
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait() != 0
     assert "interrupted by SIGINT" in log(here)
@@ -164,9 +165,9 @@ def test_ctrl_c_stops_dvc_and_what_it_runs(here):
 
 
 def test_a_second_run_leaves_the_training_of_the_first_alone(here, uninterrupted):
-    """As after `dvc repro` alone was killed, and not what it runs."""
+    """As after `dvc repro` was killed without its stage."""
     orphan = start(here, sys.executable, "stages/train.py", "augmented")
-    wait_until(orphan, partial(says, here, "epoch 3:"))
+    wait_until(orphan, partial(logged, here, "epoch 3:"))
     orphan.send_signal(signal.SIGSTOP)
     assert start(here, sys.executable, "stages/train.py", "augmented").wait() == 1
     assert log(here).count("error: another process is training augmented here;") == 1
