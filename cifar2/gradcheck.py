@@ -5,7 +5,7 @@ Everything here runs in float64, where a wrong formula differs from an inexact s
 (Bishop, "Pattern Recognition and Machine Learning", section 5.3.3.)
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -118,6 +118,15 @@ def worst(errors: Iterable[Errors]) -> Errors:
     """The largest error of each kind; NaN counts as larger than any number."""
     largest = torch.tensor(list(errors), dtype=torch.float64).max(0).values.tolist()
     return Errors(*largest)
+
+
+def worst_by_layer(errors: Mapping[Case, Sequence[Errors]]) -> dict[tuple[int, str], Errors]:
+    """The largest errors of each layer with each activation function, in this order, from those of ``check``."""
+    groups: dict[tuple[int, str], list[Errors]] = {}
+    for case, of_layers in errors.items():
+        for layer, found in enumerate(of_layers, 1):
+            groups.setdefault((layer, case.activation), []).append(found)
+    return {group: worst(groups[group]) for group in sorted(groups)}
 
 
 def check_directions(model: MyNet, x: Tensor, y_true: Tensor, loss: str, n: int, seed: int) -> Errors:

@@ -30,6 +30,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
 REGULARISED = {"dropout": 0.2, "label_smoothing": 0.1}
 
 
+def sgd_differences(x: Tensor, y: Tensor, n_classes: int, steps: int, seed: int) -> dict[str, float]:
+    """The result of :func:`trajectory_difference` for each variant in float32 and float64, by its name."""
+    return {
+        f"SGD {name}, {precision}": trajectory_difference(
+            x.to(getattr(torch, precision)), y, n_classes, hyperparameters, steps, seed
+        )
+        for name, hyperparameters in VARIANTS.items()
+        for precision in ("float32", "float64")
+    }
+
+
+def inplace_differences(x: Tensor, y: Tensor, n_l: Sequence[int], activation: str, seed: int) -> dict[str, float]:
+    """The result of :func:`inplace_difference` for each variant and with regularisation, by its name."""
+    variants = VARIANTS | {"dropout and label smoothing": VARIANTS["momentum and weight decay"] | REGULARISED}
+    return {
+        f"in place, {name}": inplace_difference(x.double(), y, n_l, activation, 100, 2, seed, **settings)
+        for name, settings in variants.items()
+    }
+
+
 def trajectory_difference(
     x: Tensor, y: Tensor, n_classes: int, hyperparameters: dict[str, Any], steps: int, seed: int
 ) -> float:
