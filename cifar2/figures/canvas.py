@@ -3,7 +3,10 @@
 import io
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from cifar2 import files
 
@@ -18,12 +21,32 @@ with tempfile.TemporaryDirectory() as os.environ["MPLCONFIGDIR"]:
 del os.environ["MPLCONFIGDIR"]
 
 # The other modules take matplotlib from here, so that it is never imported without this set-up.
-__all__ = ["Axes", "Figure", "mpl", "write"]
+__all__ = ["Axes", "Figure", "image_grid", "mpl", "write"]
 
 mpl.rcdefaults()  # a user's own matplotlibrc would change the bytes
 mpl.rcParams.update(
     {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.alpha": 0.3}
 )
+
+
+def image_grid(
+    images: Tensor, title: str, columns: int, size: tuple[float, float, float], captions: Sequence[str], **font: float
+) -> Figure:
+    """Images, N x 3 x height x width, uint8 or 0 to 1, each under its caption.
+
+    ``size`` is the width of the figure, the height of its title, and the height of a row, in inches; ``font`` are
+    arguments of ``Axes.set_title`` for the captions.
+    """
+    width, header, height = size
+    rows = max(1, -(-len(images) // columns))
+    figure = Figure((width, header + height * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
+        axes.imshow(image.permute(1, 2, 0).numpy())
+        axes.set_title(caption, **font)
+    figure.suptitle(title)
+    return figure
 
 
 def write(path: Path, figure: Figure) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from cifar2.figures.canvas import Figure
+from cifar2.figures.canvas import Figure, image_grid
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
@@ -28,13 +28,4 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
 
 def misclassified(images: Tensor, captions: Sequence[str], title: str) -> Figure:
     """A gallery of uint8 images, N x 3 x 32 x 32, each under its caption."""
-    columns = 6
-    rows = max(1, -(-len(captions) // columns))
-    figure = Figure((9.6, 0.6 + 2.05 * rows), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.set_axis_off()
-    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
-        axes.imshow(image.permute(1, 2, 0).numpy())
-        axes.set_title(caption, fontsize=9)
-    figure.suptitle(title)
-    return figure
+    return image_grid(images, title, 6, (9.6, 0.6, 2.05), captions, fontsize=9)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cifar2.figures.canvas import Figure
+from cifar2.figures.canvas import Figure, image_grid
 from cifar2.figures.colours import BLUE, CHANNELS
 
 
@@ -80,22 +80,6 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> Figure:
 
 
 def pairs(left: Tensor, right: Tensor, captions: Sequence[str], title: str) -> Figure:
-    """Pairs of images side by side.
-
-    Args:
-        left: uint8, N x 3 x 32 x 32.
-        right: the same.
-        captions: N.
-        title: of the figure.
-    """
-    columns = 9
-    rows = max(1, -(-len(captions) // columns))
-    figure = Figure((12, 0.6 + 0.95 * rows), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.set_axis_off()
-    gap = left.new_full((3, 32, 1), 255)
-    for axes, one, other, caption in zip(figure.axes, left, right, captions, strict=False):
-        axes.imshow(torch.cat([one, gap, other], 2).permute(1, 2, 0).numpy())
-        axes.set_title(caption, fontsize=8, pad=2)
-    figure.suptitle(title)
-    return figure
+    """Pairs of uint8 images side by side, ``left`` and ``right`` N x 3 x 32 x 32, each pair under its caption."""
+    gap = left.new_full((len(left), 3, 32, 1), 255)
+    return image_grid(torch.cat([left, gap, right], 3), title, 9, (12, 0.6, 0.95), captions, fontsize=8, pad=2)

@@ -6,6 +6,9 @@ from cifar2.evaluation.selection import Ranked
 from cifar2.figures.canvas import Axes, Figure
 from cifar2.figures.colours import BLUE, GREEN, GREY, ORANGE
 
+# The best configuration, and how far the others passed the rule.
+COLOURS = {"selected": BLUE, "tied on accuracy and loss": GREEN, "tied on accuracy": ORANGE, "not tied": GREY}
+
 
 def ranking(rows: Sequence[Ranked], families: Mapping[str, str], n_seeds: int) -> Figure:
     """The three criteria of the rule side by side, the selected configuration on top.
@@ -36,12 +39,7 @@ def ranking(rows: Sequence[Ranked], families: Mapping[str, str], n_seeds: int) -
 
     accuracy.set_yticks(range(len(rows)), [f"{row.name} ({families[row.name]})  {row.rank}" for row in rows])
     accuracy.invert_yaxis()
-    for colour, label in (
-        (BLUE, "selected"),
-        (GREEN, "tied on accuracy and loss"),
-        (ORANGE, "tied on accuracy"),
-        (GREY, "not tied"),
-    ):
+    for label, colour in COLOURS.items():
         if colour in colours:
             gap.scatter([], [], color=colour, label=label)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)

@@ -19,7 +19,7 @@ def trials(rows: Sequence[Mapping[str, Any]], space: Mapping[str, Range]) -> Fig
         space: the ranges of the values.
     """
     accuracies = [row["val_accuracy"] for row in rows]
-    floor = _floor(accuracies)
+    floor, note = _floor(accuracies)
     scales = {name: _scale(values) for name, values in space.items()}
     scales["val_accuracy"] = _interval(floor, accuracies[0])
     colours = mpl.cm.ScalarMappable(mpl.colors.Normalize(floor, accuracies[0]), "viridis_r")
@@ -38,7 +38,7 @@ def trials(rows: Sequence[Mapping[str, Any]], space: Mapping[str, Range]) -> Fig
     axes.tick_params(length=0)
     axes.set(yticks=[], xlim=(-0.1, len(scales) - 0.7))
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{len(rows):,} trials; thick line: the most accurate{_below(accuracies, floor)}")
+    axes.set_title(f"{len(rows):,} trials; thick line: the most accurate{note}")
     figure.colorbar(colours, ax=axes, label="validation accuracy", shrink=0.8)
     return figure
 
@@ -55,7 +55,7 @@ def by_parameter(rows: Sequence[Mapping[str, Any]], space: Mapping[str, Range]) 
     figure = Figure((4 * columns, 3 * lines + 0.4), layout="constrained")
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
     accuracies = [row["val_accuracy"] for row in rows]
-    best, floor = accuracies[0], _floor(accuracies)
+    best, (floor, note) = accuracies[0], _floor(accuracies)
     for axes in panels.flat[len(space) :]:
         axes.set_axis_off()
     for axes, (name, values) in zip(panels.flat, space.items(), strict=False):
@@ -69,21 +69,19 @@ def by_parameter(rows: Sequence[Mapping[str, Any]], space: Mapping[str, Range]) 
         axes.grid(visible=True)
     for axes in panels[:, 0]:
         axes.set_ylabel("validation accuracy")
-    figure.suptitle(
-        f"{len(rows):,} trials; orange: the best; shaded: within one standard error of it{_below(accuracies, floor)}"
-    )
+    figure.suptitle(f"{len(rows):,} trials; orange: the best; shaded: within one standard error of it{note}")
     return figure
 
 
-def _floor(accuracies: Sequence[float]) -> float:
-    """The lowest accuracy drawn: trials that learned nothing (Tukey's outliers) would squeeze all others together."""
+def _floor(accuracies: Sequence[float]) -> tuple[float, str]:
+    """The lowest accuracy drawn, and a note if some are lower.
+
+    Trials that learned nothing (Tukey's outliers) would squeeze all others together.
+    """
     low, high = np.quantile(accuracies, [0.25, 0.75])
-    return max(min(accuracies), float(low - 1.5 * (high - low)))
-
-
-def _below(accuracies: Sequence[float], floor: float) -> str:
+    floor = max(min(accuracies), float(low - 1.5 * (high - low)))
     n = sum(accuracy < floor for accuracy in accuracies)
-    return f"; {n} below {floor:.3f} drawn there" if n else ""
+    return floor, f"; {n} below {floor:.3f} drawn there" if n else ""
 
 
 def _scale(values: Range) -> tuple[Callable[[Any], float], list[Any]]:
