@@ -74,7 +74,7 @@ def main() -> None:
             "inplace_vs_backprop_and_sgd_max_rel_diff", "backpropagation and SGD", verify.autograd_tolerance, in_place
         ),
     ]
-    failed = [(c, *check) for c in comparisons for check in c.errors.items() if not check[1] <= c.tolerance]
+    failed = [(c, name, error) for c in comparisons for name, error in c.errors.items() if not error <= c.tolerance]
     names = list(dict.fromkeys(name for c in comparisons for name in c.errors))
 
     # Numbers and figure are written also if a check failed: they show where.
