@@ -41,7 +41,13 @@ def main() -> None:
             for i, j, mirrored, similarity in zip(*pairs, strict=True)
         ],
     )
-    canvas.write(FIGURES / "near_duplicates.png", near_duplicates_figure(test, seen, pairs))
+    n_pairs, n_test = len(pairs.test), len(test.labels)
+    title = f"{n_pairs} of {n_test:,} test images (left) with a near-duplicate in CIFAR-10's training set"
+    if n_pairs > N_PAIRS:
+        title += f"; the {N_PAIRS} least similar"
+    left, right = pairs.test[-N_PAIRS:], pairs.train[-N_PAIRS:]
+    captions = [test.classes[label] for label in test.labels[left]]
+    canvas.write(FIGURES / "near_duplicates.png", figures.pairs(test.x[left], seen.x[right], captions, title))
     canvas.write(FIGURES / "samples.png", figures.samples(train.x, normalised, train.labels, train.classes))
     canvas.write(FIGURES / "class_distribution.png", figures.class_distribution(counts))
     files.write_json(
@@ -82,18 +88,6 @@ def count(name: str, split: splits.Split) -> dict[str, int]:
         if n == 0:
             raise errors.UserError(f"params.yaml: data.val_fraction leaves no {label} in {name}; choose another")
     return counts
-
-
-def near_duplicates_figure(test: splits.Split, seen: splits.Split, pairs: near_duplicates.Pairs) -> canvas.Figure:
-    """The near-duplicates side by side; the least similar ones if there are too many."""
-    title = (
-        f"{len(pairs.test)} of {len(test.labels):,} test images (left) with a near-duplicate in CIFAR-10's training set"
-    )
-    if len(pairs.test) > N_PAIRS:
-        title += f"; the {N_PAIRS} least similar"
-    shown = near_duplicates.Pairs(*(column[-N_PAIRS:] for column in pairs))
-    captions = [test.classes[label] for label in test.labels[shown.test]]
-    return figures.pairs(test.x[shown.test], seen.x[shown.train], captions, title)
 
 
 if __name__ == "__main__":

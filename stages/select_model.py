@@ -41,22 +41,13 @@ def main() -> None:
         root / "metrics/ranking.csv",
         ("rank", "name", "family", "tied", "tied_on_loss", *NUMBERS, "bad_epoch_loss"),
         [
-            (
-                *(row.rank, row.name, families[row.name], row.tied, row.tied_on_loss),
-                *(row.metrics[c] for c in NUMBERS),
-                row.bad_epoch_loss,
-            )
-            for row in ranked
+            (rank, name, families[name], tied, tied_on_loss, *(metrics[name][key] for key in NUMBERS), bad_epoch_loss)
+            for rank, name, tied, tied_on_loss, bad_epoch_loss, _ in ranked
         ],
     )
     canvas.write(root / "metrics/figures/ranking.png", figures.ranking(ranked, families, len(parameters.train.seeds)))
     files.write_json(
-        root / "metrics/select.json",
-        {
-            "selected": selected,
-            "best_per_family": best,
-            "rule": selection.RULE,
-        },
+        root / "metrics/select.json", {"selected": selected, "best_per_family": best, "rule": selection.RULE}
     )
     # The only input of refit from here, so that it reruns if the selection changes, and not if another result does.
     files.write_json(

@@ -68,6 +68,13 @@ def classification_metrics(probabilities: Tensor, labels: Tensor, classes: Seque
     }
 
 
+def metrics_of_seeds(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """The metrics of the first seed, and the accuracy over all of them; ``logits``: seeds x N x classes."""
+    over_seeds = accuracy_over_seeds(logits.argmax(2) == labels)
+    first = classification_metrics(torch.softmax(logits[0].double(), 1), labels, classes)
+    return first | {f"seeds_{key}": value for key, value in over_seeds.items()}
+
+
 def misclassified(probabilities: Tensor, labels: Tensor) -> Tensor:
     """The indices of the misclassified images, the most confident predictions first."""
     confidence, predicted = probabilities.max(1)

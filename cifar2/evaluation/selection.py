@@ -30,6 +30,7 @@ class Ranked(NamedTuple):
         name: name of the configuration.
         tied: whether step 1 keeps it.
         tied_on_loss: whether step 2 keeps it too.
+        bad_epoch_loss: the validation loss one standard deviation above its mean.
         metrics: content of ``metrics/train/NAME.json``.
     """
 
@@ -37,12 +38,8 @@ class Ranked(NamedTuple):
     name: str
     tied: bool
     tied_on_loss: bool
+    bad_epoch_loss: float
     metrics: Mapping[str, Any]
-
-    @property
-    def bad_epoch_loss(self) -> float:
-        """The validation loss one standard deviation above its mean."""
-        return _bad_epoch_loss(self.metrics)
 
 
 def rank(metrics: Mapping[str, Mapping[str, Any]]) -> list[Ranked]:
@@ -60,20 +57,17 @@ def rank(metrics: Mapping[str, Mapping[str, Any]]) -> list[Ranked]:
         raise UserError(f"nothing to select from: {reasons}")
     best = max(finished.values(), key=lambda m: (m["val_accuracy"], -m["val_accuracy_se"]))
     tied = [n for n, m in finished.items() if m["val_accuracy"] >= best["val_accuracy"] - best["val_accuracy_se"]]
-    lowest = min((finished[n] for n in tied), key=lambda m: (_bad_epoch_loss(m), m["val_loss_se"]))
-    tied_on_loss = [n for n in tied if _bad_epoch_loss(finished[n]) <= _bad_epoch_loss(lowest) + lowest["val_loss_se"]]
+    loss = {name: float(m["val_loss"] + fmean(m["val_loss_std"])) for name, m in finished.items()}
+    lowest = min(tied, key=lambda n: (loss[n], finished[n]["val_loss_se"]))
+    tied_on_loss = [n for n in tied if loss[n] <= loss[lowest] + finished[lowest]["val_loss_se"]]
 
     def order(name: str) -> tuple[int, float]:
         m = finished[name]
         if name in tied_on_loss:
             return 0, m["gap"]
-        return (1, _bad_epoch_loss(m)) if name in tied else (2, -m["val_accuracy"])
+        return (1, loss[name]) if name in tied else (2, -m["val_accuracy"])
 
     return [
-        Ranked(i, name, name in tied, name in tied_on_loss, finished[name])
+        Ranked(i, name, name in tied, name in tied_on_loss, loss[name], finished[name])
         for i, name in enumerate(sorted(finished, key=order), 1)
     ]
-
-
-def _bad_epoch_loss(metrics: Mapping[str, Any]) -> float:
-    return float(metrics["val_loss"] + fmean(metrics["val_loss_std"]))
