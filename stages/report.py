@@ -25,9 +25,8 @@ TEXT = ("class", "configuration", "family", "name")
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     parameters = params.load()
-    prepare, verify, select = map(read, ("prepare", "verify", "select"))
-    families = {name: read(f"evaluate/{name}") for name in select["best_per_family"]}
-    final = read("evaluate/final")
+    metrics = {name: read(name) for name in ("prepare", "verify", "select")}
+    families = {name: read(f"evaluate/{name}") for name in metrics["select"]["best_per_family"]}
     ranking, curves = rows("ranking"), rows("curves")
     mlps = [row for row in ranking if row["family"] == "mlp"]
     best = max(mlps, key=lambda row: float(row["val_accuracy"]))
@@ -38,11 +37,9 @@ def main() -> None:
     values = {
         "classes": classes,
         "original": ORIGINAL if set(classes) == ORIGINAL_CLASSES else None,
-        "prepare": prepare,
-        "verify": verify,
-        "select": select,
+        **metrics,
         "checks": parameters.verify,
-        "final": final,
+        "final": read("evaluate/final"),
         "families": families,
         "mlp": families["mlp"],
         "ranking": ranking,

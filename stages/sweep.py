@@ -57,11 +57,9 @@ def main() -> None:
         )
 
     rows = []
-    for number, key in enumerate(keys):
-        if key in by_key:  # identical configurations are listed once
-            del by_key[key]
-            outcome = files.read_json(FOLDER / f"{key}.json")
-            rows.append({"trial": number, **points[number], **{name: outcome[name] for name in trial.OUTCOME}})
+    for key in by_key:
+        number, outcome = keys.index(key), files.read_json(FOLDER / f"{key}.json")
+        rows.append({"trial": number, **points[number], **{name: outcome[name] for name in trial.OUTCOME}})
     rows.sort(key=_order)
     measured = [row for row in rows if row["val_accuracy"] is not None]
     if not measured:
