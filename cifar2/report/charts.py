@@ -62,25 +62,13 @@ def ranking(rows: Rows) -> alt.LayerChart:
         alt.Y("name:N", title="configuration", sort=names),
         alt.Color("family:N", title="family", sort=families, scale=alt.Scale(domain=families, range=PALETTE)),
     )
-    bars = (
-        base.transform_calculate(
-            low="datum.val_accuracy - datum.val_accuracy_se", high="datum.val_accuracy + datum.val_accuracy_se"
-        )
-        .mark_rule(size=2)
-        .encode(
-            alt.X("low:Q", title="validation accuracy", scale=alt.Scale(zero=False)),
-            alt.X2("high:Q"),
-        )
-    )
+    ends = {name: f"datum.val_accuracy {sign} datum.val_accuracy_se" for name, sign in (("low", "-"), ("high", "+"))}
+    axis = alt.X("low:Q", title="validation accuracy", scale=alt.Scale(zero=False))
+    bars = base.transform_calculate(**ends).mark_rule(size=2).encode(axis, alt.X2("high:Q"))
     points = base.mark_point(filled=True, opacity=1, size=70).encode(
         alt.X("val_accuracy:Q"),
         alt.Shape("family:N", sort=families, legend=None),
-        tooltip=[
-            "rank:Q",
-            "name:N",
-            "family:N",
-            *(alt.Tooltip(f"{key}:Q", format=".4f") for key in ("val_accuracy", "val_accuracy_se", "val_loss", "gap")),
-        ],
+        tooltip=["rank:Q", "name:N", "family:N", *_tooltips("val_accuracy", "val_accuracy_se", "val_loss", "gap")],
     )
     return (bars + points).properties(height=26 * len(rows))
 
@@ -102,7 +90,7 @@ def roc(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
             alt.Color("class:N", title="class", scale=alt.Scale(domain=classes, range=TEN), legend=LINE_LEGEND),
             opacity=alt.condition(chosen, alt.value(1), alt.value(0.1)),
             order="false_positive_rate:Q",
-            tooltip=["class:N", *(alt.Tooltip(f"{k}_positive_rate:Q", format=".4f") for k in ("false", "true"))],
+            tooltip=["class:N", *_tooltips("false_positive_rate", "true_positive_rate")],
         )
     )
     return (_diagonal(0.0) + line.add_params(chosen)).properties(height=HEIGHT)
@@ -117,17 +105,18 @@ def calibration(rows: Rows) -> alt.LayerChart:
     )
     points = base.mark_point(filled=True, opacity=1, size=60, color=BLUE).encode(
         alt.Y("accuracy:Q"),
-        tooltip=["n:Q", *(alt.Tooltip(f"{key}:Q", format=".4f") for key in ("confidence", "accuracy"))],
+        tooltip=["n:Q", *_tooltips("confidence", "accuracy")],
     )
     return (_diagonal(least) + bars + points).properties(height=HEIGHT)
 
 
 def _diagonal(start: float) -> alt.Chart:
-    return (
-        _chart([{"x": start, "y": start}, {"x": 1, "y": 1}])
-        .mark_line(strokeDash=[4, 4], color=GREY)
-        .encode(alt.X("x:Q"), alt.Y("y:Q"))
-    )
+    line = _chart([{"x": start, "y": start}, {"x": 1, "y": 1}]).mark_line(strokeDash=[4, 4], color=GREY)
+    return line.encode(alt.X("x:Q"), alt.Y("y:Q"))
+
+
+def _tooltips(*columns: str) -> list[alt.Tooltip]:
+    return [alt.Tooltip(f"{column}:Q", format=".4f") for column in columns]
 
 
 def _chart(rows: Rows) -> alt.Chart:
