@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -30,7 +31,12 @@ mpl.rcParams.update(
 
 
 def image_grid(
-    images: Tensor, title: str, columns: int, size: tuple[float, float, float], captions: Sequence[str], **font: float
+    images: Tensor,
+    title: str,
+    columns: int,
+    size: tuple[float, float, float],
+    captions: Sequence[str],
+    **font: Any,  # noqa: ANN401
 ) -> Figure:
     """Images, N x 3 x height x width, uint8 or 0 to 1, each under its caption.
 

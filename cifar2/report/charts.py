@@ -104,8 +104,7 @@ def calibration(rows: Rows) -> alt.LayerChart:
         alt.Y("accuracy_low:Q", title="accuracy", scale=alt.Scale(zero=False)), alt.Y2("accuracy_high:Q")
     )
     points = base.mark_point(filled=True, opacity=1, size=60, color=BLUE).encode(
-        alt.Y("accuracy:Q"),
-        tooltip=["n:Q", *_tooltips("confidence", "accuracy")],
+        alt.Y("accuracy:Q"), tooltip=["n:Q", *_tooltips("confidence", "accuracy")]
     )
     return (_diagonal(least) + bars + points).properties(height=HEIGHT)
 
