@@ -40,8 +40,8 @@ def main() -> None:
     pairs = files.read_csv(PREPARED / "near_duplicates.csv", ())
     seen = torch.isin(test.index, torch.tensor([int(pair["test_index"]) for pair in pairs]))
     subsets = [
-        {"images": images, "n": int(s.sum()), **metrics_of_seeds(logits[:, s], test.labels[s], test.classes)}
-        for images, s in (("all", torch.ones_like(seen)), ("without near-duplicates", ~seen))
+        {"images": images, "n": int(kept.sum()), **metrics_of_seeds(logits[:, kept], test.labels[kept], test.classes)}
+        for images, kept in (("all", torch.ones_like(seen)), ("without near-duplicates", ~seen))
     ]
     # Figures and tables that cannot show a mean over models show the first: the final model, or the first seed.
     probabilities = torch.softmax(logits[0].double(), 1)
