@@ -187,8 +187,6 @@ def _ranking(root: Path, _: Mapping[str, str]) -> str:
         for row in _rows(root / folder / "metrics/ranking.csv"):
             families[row["name"]] = row["family"]
             metrics[row["name"]] = _read(root / folder / f"metrics/train/{row['name']}.json")
-    # The base of the ablation is `augmented` again.
-    metrics.pop("baseline", None)
     header = ("rank", "configuration", "family", "validation accuracy", "validation loss", "training accuracy", "gap")
     rows = [
         (
@@ -219,7 +217,7 @@ def _ablation(root: Path, _: Mapping[str, str]) -> str:
         )
         for row in _rows(root / EXTENDED / "metrics/ablation.csv")
     ]
-    return _table(("configuration", "validation accuracy", "drop"), [("`augmented`", base[1], ""), *changed])
+    return _table(("configuration", "validation accuracy", "drop"), [(*base[:2], ""), *changed])
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
