@@ -1,6 +1,5 @@
 """The project writes nothing into the home directory: no telemetry, no caches."""
 
-import os
 import re
 import subprocess
 import sys
@@ -42,19 +41,6 @@ STAGES = {
 }
 # Not `readme`: it runs the commands of the pipeline in clones, which takes minutes.
 TOOLS = {"compare": [], "promote": ["0", "best"], "pull_request": ["HEAD", "HEAD"], "repro": [], "stale": []}
-
-
-@pytest.fixture
-def home(tmp_path_factory, monkeypatch):
-    """An empty home directory."""
-    folder = tmp_path_factory.mktemp("home")
-    for name in [name for name in os.environ if name.startswith("XDG_")]:
-        monkeypatch.delenv(name)
-    # Set by cifar2 in this process; a user's process starts without them.
-    for name in ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "DVC_NO_ANALYTICS", "MPL_IGNORE_SYSTEM_FONTS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(folder))
-    return folder
 
 
 def written(folder):

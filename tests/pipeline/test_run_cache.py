@@ -16,12 +16,9 @@ import yaml
 
 from tests import clone
 from tests.conftest import ROOT
-from tests.pipeline import test_faults
-from tests.pipeline.test_faults import MODEL, Repository
+from tests.pipeline.conftest import MODEL, Repository
 
 pytestmark = pytest.mark.slow
-
-committed, repository = test_faults.committed, test_faults.repository
 
 METRICS = ["metrics/train/fine.json", "metrics/curves/fine.csv"]
 # A DVC project within this one whose files nobody here has, as the extended pipeline was run by few.
