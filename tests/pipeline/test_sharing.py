@@ -4,24 +4,22 @@ And what DVC makes of lines that break in the middle, of objects that were corru
 """
 
 import hashlib
-import io
 import math
 import random
 import re
 import shutil
 import socket
 import threading
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 from moto.moto_server import threaded_moto_server
 
-from tests.clone import cache_is_intact, edit, run
+from tests.clone import cache_is_intact, run
 from tests.pipeline import two_people
-from tests.pipeline.test_pipeline import NAMES
+from tests.pipeline.conftest import MODEL, SPLITS, Repository
 from tests.pipeline.two_people import REMOTES, Person, Remote
 
 pytestmark = pytest.mark.slow
@@ -30,64 +28,27 @@ WITH_SSHD = pytest.mark.skipif(not two_people.SSHD, reason=two_people.NO_SSHD)
 SERVERS = ["s3", pytest.param("ssh", marks=WITH_SSHD)]
 
 
-@pytest.fixture(scope="module")
-def first(clone, tmp_path_factory):
-    """A's clone, where the pipeline has run, and the repository beside it.
-
-    They come from a repository whose owner followed the README: it has a remote, a cache of its own and a tag, its
-    learning rate of `fine` is the one that B tries, HEAD is detached, and a change is not committed.
-    """
-    root, folder = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("first")
-    shutil.copytree(clone, root, dirs_exist_ok=True)
-    edit(root, lambda document: document["configs"]["fine"].update(lr=0.02))
-    for command in (
-        "dvc remote add --default team ../elsewhere",
-        "dvc cache dir --local ../cache",
-        "git commit --quiet --all --message team",
-        "git tag team",
-        "git checkout --quiet --detach",
-    ):
-        run(root, *command.split())
-    edit(root, lambda document: document["configs"]["fine"].update(lr=-1))
-    two_people.clone(root, folder / "a")
-    shutil.copytree(clone / ".dvc/cache", folder / "a/.dvc/cache")
-    two_people.run_pipeline(Person("A", folder / "a"))
-    return folder
-
-
 @dataclass
-class Told:
-    """What the story left, and what its people typed and read."""
+class Story:
+    """What the people have afterwards."""
 
-    a: Path
-    b: Path
+    a: Person
+    b: Person
     remote: Remote
-    transcript: str
-
-    def answer(self, who: str, command: str) -> str:
-        """What was printed when ``who`` typed it, the last time."""
-        answers = rf"^{who}\$ {re.escape(command)}.*\n((?:(?![AB]\$ ).*\n)*)"
-        return re.findall(answers, self.transcript, re.MULTILINE)[-1]
 
 
 @pytest.fixture(scope="module", params=["directory", *SERVERS])
-def told(request, first, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param) / "story"
-    shutil.copytree(first, folder)
+def story(request, committed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    shutil.copytree(committed.folder, folder / "a")
+    run(folder / "a", "dvc", "remote", "remove", "team")
     with REMOTES[request.param](folder) as remote:
-        printed = io.StringIO()
-        with redirect_stdout(printed):
-            two_people.share(Person("A", folder / "a"), Person("B", folder / "b"), remote)
-        yield Told(folder / "a", folder / "b", remote, printed.getvalue())
+        people = Person(folder / "a"), Person(folder / "b")
+        two_people.share(*people, remote)
+        yield Story(*people, remote)
 
 
 UP_TO_DATE = "Data and pipelines are up to date.\n"
-
-
-def outputs(clone):
-    """What the pipeline wrote, by its path."""
-    paths = [clone / "dvc.lock", *(p for top in ("data", "metrics") for p in (clone / top).rglob("*"))]
-    return {str(p.relative_to(clone)): p.read_bytes() for p in paths if p.is_file() and "raw" not in p.parts}
 
 
 def stored(repository):
@@ -105,47 +66,45 @@ def have_their_md5(objects):
     )
 
 
-def test_who_pulls_has_everything_and_nothing_to_do(told):
-    assert told.answer("B", "dvc status") == UP_TO_DATE
-    assert told.answer("B", "dvc repro") == UP_TO_DATE
-    assert told.answer("B", "ls metrics/report.html") == "metrics/report.html\n"
-    shown = told.answer("B", "dvc metrics show")
-    assert all(f"metrics/train/{name}.json" in shown for name in NAMES)
+def test_who_pulls_has_everything_and_nothing_to_do(story):
+    assert story.b.printed["dvc status"] == UP_TO_DATE
+    assert "Running stage" not in story.b.printed["dvc repro"]
+    assert "metrics/train/fine.json" in story.b.printed["dvc metrics show"]
 
 
-def test_a_changed_configuration_reruns_its_dependents_only(told):
-    ran = re.findall("Running stage '(.*)'", told.answer("B", "dvc exp run"))
-    assert set(ran) - {"evaluate@mlp"} == {"check_params", "train@fine", "select_model", "report"}
+def test_a_changed_configuration_reruns_its_dependents_only(story):
+    (command,) = [command for command in story.b.printed if command.startswith("dvc exp run")]
+    assert re.findall("Running stage '(.*)'", story.b.printed[command]) == ["train", "select_model"]
 
 
-def test_who_pulls_the_change_sees_what_it_did(told):
-    compared = told.answer("A", "dvc metrics diff HEAD~1")
+def test_who_pulls_the_change_sees_what_it_did(story):
+    compared = story.a.printed["dvc metrics diff HEAD~1"]
     assert re.search(r"^metrics/train/fine\.json +val_loss +\S+ +\S+ +-?0\.\d+$", compared, re.MULTILINE)
-    assert "metrics/train/fast.json" not in compared
-    assert told.answer("A", "dvc status") == UP_TO_DATE
-    assert outputs(told.a) == outputs(told.b)
-    assert "metrics/report.html" in outputs(told.a)
+    assert story.a.printed["dvc status"] == UP_TO_DATE
+    results = Repository(story.a.folder).outputs()
+    assert results == Repository(story.b.folder).outputs()
+    assert str(MODEL) in results
 
 
-def test_what_was_pushed_has_the_md5_that_it_is_named_after(told):
-    objects = stored(told.a)
-    assert len(objects) > len(NAMES)
+def test_what_was_pushed_has_the_md5_that_it_is_named_after(story):
+    objects = stored(story.a.folder)
+    assert len(objects) > len(SPLITS)
     assert have_their_md5(objects)
 
 
-def test_no_credentials_are_in_git(told):
-    hub = told.a.parent / "hub"
+def test_no_credentials_are_in_git(story):
+    hub, a = story.a.folder.parent / "hub", story.a.folder
     commits = run(hub, "git", "rev-list", "--all").stdout.split()
 
     def is_in_git(text, *paths):
         return run(hub, "git", "grep", "--fixed-strings", text, *commits, "--", *paths, check=False).returncode == 0
 
-    assert is_in_git(told.remote.url)
-    for option, value in told.remote.own.items():
-        assert value in (told.a / ".dvc/config.local").read_text()
+    assert is_in_git(story.remote.url)
+    for option, value in story.remote.own.items():
+        assert value in (a / ".dvc/config.local").read_text()
         assert not is_in_git(value)
         assert not is_in_git(option, ".dvc")
-    assert run(told.a, "git", "check-ignore", ".dvc/config.local").stdout == ".dvc/config.local\n"
+    assert run(a, "git", "check-ignore", ".dvc/config.local").stdout == ".dvc/config.local\n"
 
 
 class Wire:
@@ -198,7 +157,7 @@ class Team:
     """A repository with two files in DVC, which are pushed; the remote is behind a wire."""
 
     def __init__(self, folder, remote):
-        self.a = Person("A", folder / "a")
+        self.a = Person(folder / "a")
         port = re.search(r"127\.0\.0\.1:(\d+)", f"{remote.url} {remote.shared}")[1]
         self.wire = Wire(int(port))
         shared = {option: value.replace(port, str(self.wire.port)) for option, value in remote.shared.items()}
@@ -250,7 +209,7 @@ def team(request, tmp_path_factory):
 @pytest.fixture
 def b(team, tmp_path):
     """Somebody with a new clone and the team's credentials."""
-    person = Person("B", tmp_path)
+    person = Person(tmp_path)
     person.types(f"git clone --quiet {team.a.folder} .")
     two_people.log_in(person, team.remote)
     return person
@@ -306,7 +265,7 @@ def test_who_has_another_key_is_told_so_and_gets_nothing(team, b):
 
 @pytest.mark.parametrize("team", ["s3"], indirect=True)
 def test_credentials_may_come_from_the_environment(team, tmp_path):
-    b = Person("B", tmp_path)
+    b = Person(tmp_path)
     b.types(f"git clone --quiet {team.a.folder} .")
     key, secret = team.remote.own.values()
     team.fails(b, "pull", AWS_ACCESS_KEY_ID=key, AWS_SECRET_ACCESS_KEY="guessed")
@@ -339,7 +298,7 @@ def test_an_s3_server_without_checksums_needs_two_variables(tmp_path, monkeypatc
     with REMOTES["s3"](tmp_path) as remote:
         team = Team(tmp_path, remote)
         assert have_their_md5(stored(team.a.folder))
-        b = Person("B", tmp_path / "b")
+        b = Person(tmp_path / "b")
         team.a.types("git clone --quiet . ../b")
         two_people.log_in(b, team.remote)
         with monkeypatch.context() as patch:

@@ -1,8 +1,6 @@
-"""Two people share results over a remote.
+"""Two people share results over a remote: a directory, an S3 server or an OpenSSH server on loopback.
 
-A runs the pipeline and pushes; B pulls, changes a configuration and pushes; A pulls and compares. They work on the last
-commit of this repository, with one epoch and one seed,. The remote is a directory, an S3 server or an OpenSSH server on
-loopback.
+A pushes what the pipeline made; B pulls, changes a configuration and pushes; A pulls and compares.
 """
 
 import json
@@ -20,21 +18,14 @@ from typing import NamedTuple
 
 import boto3
 import requests
-from dvc.config import Config
 from moto.server import ThreadedMotoServer
+
+from tests.clone import run
 
 # /usr/sbin is rarely on a user's PATH.
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
 NO_SSHD = "there is no sshd; `make servers` installs it"
 REGION = "us-east-1"
-# Parameters with which the pipeline takes a minute; B changes the last one.
-QUICK = {
-    "train.epochs": "1",
-    "train.seeds": "[0]",
-    "configs.augmented.epochs": "1",
-    "features.image_size": "32",
-    "configs.fine.lr": "0.01",
-}
 
 
 class Remote(NamedTuple):
@@ -121,51 +112,16 @@ REMOTES = {"directory": directory, "s3": s3, "ssh": ssh}
 
 @dataclass
 class Person:
-    """A person who types commands in ``folder``."""
+    """A person who types commands in ``folder``; ``printed`` is what each command printed the last time."""
 
-    name: str
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    printed: dict[str, str] = field(default_factory=dict)
 
-    def types(self, command: str) -> str:
-        """Run ``command``, print it and its output, and return the output."""
-        print(f"{self.name}$ {command}", flush=True)
-        variables = {
-            "COLUMNS": "120",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            **{f"GIT_{role}_NAME": self.name for role in ("AUTHOR", "COMMITTER")},
-            **{f"GIT_{role}_EMAIL": f"{self.name.lower()}@example.org" for role in ("AUTHOR", "COMMITTER")},
-        }
-        done = subprocess.run(
-            command,
-            shell=True,
-            cwd=self.folder,
-            env=os.environ | variables | self.environment,
-            text=True,
-            capture_output=True,
-        )
-        print(done.stdout, end="", flush=True)
+    def types(self, command: str) -> None:
+        done = run(self.folder, "sh", "-c", command, check=False, COLUMNS="120", **self.environment)
         assert done.returncode == 0, f"{command}: {done.stderr}"
-        return done.stdout
-
-
-def clone(root: Path, folder: Path) -> None:
-    """Clone the last commit of ``root`` on branch main, without the remote that a team may have committed."""
-    subprocess.run(["git", "clone", "--quiet", "--origin", "origin", root, folder], check=True)
-    subprocess.run(["git", "checkout", "--quiet", "-B", "main"], cwd=folder, check=True)
-    subprocess.run(["git", "remote", "remove", "origin"], cwd=folder, check=True)
-    with Config(str(folder / ".dvc")).edit("repo") as config:
-        config["remote"] = {}
-        config["core"].pop("remote", None)
-
-
-def run_pipeline(a: Person) -> None:
-    """A runs the pipeline in a clone, and creates a shared git repository beside it."""
-    a.types("dvc exp run --name quick" + "".join(f" --set-param '{name}={value}'" for name, value in QUICK.items()))
-    a.types("git commit --quiet --all --allow-empty --message 'One epoch, one seed'")
-    a.types("git clone --quiet --bare . ../hub")
-    a.types("git remote add origin ../hub && git fetch --quiet")
-    a.types("git branch --quiet --set-upstream-to origin/$(git branch --show-current)")
+        self.printed[command] = done.stdout
 
 
 def add_remote(person: Person, remote: Remote) -> None:
@@ -186,25 +142,26 @@ def log_in(person: Person, remote: Remote) -> None:
 
 
 def share(a: Person, b: Person, remote: Remote) -> None:
-    """Share A's results with B, who has no clone yet, and B's with A."""
+    """Share A's results with B, who has no clone yet, and B's with A; the git repository that they share is a hub."""
+    run(a.folder.parent, "git", "clone", "--quiet", "--bare", a.folder.name, "hub")
+    a.types("git remote add origin ../hub")
     add_remote(a, remote)
     log_in(a, remote)
-    a.types("git push --quiet")
+    a.types("git push --quiet --set-upstream origin HEAD")
     a.types("dvc push")
 
     b.folder.mkdir()
     b.types("git clone --quiet ../hub .")
     log_in(b, remote)
-    b.types("dvc pull | tail -1")
+    b.types("dvc pull")
     b.types("dvc status")
-    b.types("dvc repro | tail -1")
+    b.types("dvc repro")
     b.types("dvc metrics show")
-    b.types("ls metrics/report.html")
     b.types("dvc exp run --name fine-lr-0.02 --set-param configs.fine.lr=0.02")
     b.types("git commit --quiet --all --message 'fine learns twice as fast' && git push --quiet")
     b.types("dvc push")
 
     a.types("git pull --quiet")
-    a.types("dvc pull | tail -1")
+    a.types("dvc pull")
     a.types("dvc status")
     a.types("dvc metrics diff HEAD~1")
