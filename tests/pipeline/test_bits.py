@@ -24,11 +24,12 @@ pytestmark = [
 
 # Perceptrons first: a run with convolutions fixes the number of threads.  Convolutions use some of the images.
 N_IMAGES = {"fine": 9024, "augmented": 9024, "linear": 9024, "convolutional": 640, "fine_tuned": 64}
-# Possible sources of differences: OpenMP's threads, and the instruction set that ATen chooses by the processor.
+# Possible sources of differences: cores, OpenMP's threads, and the instruction set that ATen chooses by the processor.
+ONE_CORE = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
 CASES = {
-    "1 thread, AVX2": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2"},
-    "2 threads, AVX-512": {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "avx512"},
-    "4 threads, AVX2": {"OMP_NUM_THREADS": "4", "ATEN_CPU_CAPABILITY": "avx2"},
+    "1 core, AVX2": (ONE_CORE, {"ATEN_CPU_CAPABILITY": "avx2"}),
+    "2 threads, AVX-512": ([], {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "avx512"}),
+    "4 threads, AVX2": ([], {"OMP_NUM_THREADS": "4", "ATEN_CPU_CAPABILITY": "avx2"}),
 }
 
 WITH_AVX512 = pytest.mark.skipif(not torch.cpu.get_capabilities()["avx512_f"], reason="this processor has no AVX-512")
@@ -57,7 +58,7 @@ def digests():
     return results
 
 
-def digests_with(environment, *command):
+def digests_with(command, environment):
     """The digests of another process, started by ``command``."""
     process = subprocess.run(
         [*command, sys.executable, "-m", "tests.pipeline.test_bits"],
@@ -72,18 +73,14 @@ def digests_with(environment, *command):
 
 @pytest.fixture(scope="module")
 def expected():
-    return digests_with({})
+    return digests_with([], {})
 
 
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=WITH_AVX512) if "AVX-512" in case else case for case in CASES]
 )
-def test_threads_and_instruction_sets_change_no_bit(expected, case):
-    assert digests_with(CASES[case]) == expected
-
-
-def test_single_core_changes_no_bit(expected):
-    assert digests_with({}, "taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))) == expected
+def test_cores_threads_and_instruction_sets_change_no_bit(expected, case):
+    assert digests_with(*CASES[case]) == expected
 
 
 if __name__ == "__main__":
