@@ -102,3 +102,7 @@ def home(tmp_path_factory, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(folder))
     return folder
+
+
+def written(folder):
+    return [str(path.relative_to(folder)) for path in folder.rglob("*")]

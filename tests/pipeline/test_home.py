@@ -8,8 +8,9 @@ import pytest
 from dvc import analytics
 from PIL import Image
 
-from tests.clone import ROOT, run
+from tests.clone import ROOT
 from tests.conftest import random_split
+from tests.pipeline.conftest import written
 
 # Code starts with this: it imports modules from the folder that is the first argument.
 IN_ROOT = """
@@ -17,34 +18,6 @@ import sys
 root = sys.argv.pop(1)
 sys.path.insert(0, root)
 """
-# The stage `prepare`, with random images instead of the download.
-PREPARE = f"""{IN_ROOT}
-import runpy
-from tests.stages import test_prepare
-test_prepare.cifar10.load = lambda *_: test_prepare.DATA
-runpy.run_path(root + "/stages/prepare.py", run_name="__main__")
-"""
-# Every stage with its arguments.
-STAGES = {
-    "check_params": [],
-    "prepare": [],
-    "verify": [],
-    "features": [],
-    "train": ["precise"],
-    "select_model": [],
-    "refit": [],
-    "evaluate": ["final"],
-    "export": [],
-    "report": [],
-    "ablate": [],
-    "sweep": [],
-}
-# Not `readme`: it runs the commands of the pipeline in clones, which takes minutes.
-TOOLS = {"compare": [], "promote": ["0", "best"], "pull_request": ["HEAD", "HEAD"], "repro": [], "stale": []}
-
-
-def written(folder):
-    return [str(path.relative_to(folder)) for path in folder.rglob("*")]
 
 
 def python(*arguments):
@@ -79,36 +52,19 @@ def test_a_user_can_switch_usage_reports_on(home, monkeypatch):
     assert done.stdout == "1\n"
 
 
-def test_every_stage_is_listed_here():
-    assert {path.stem for path in (ROOT / "stages").glob("*.py")} == set(STAGES)
-
-
-@pytest.fixture
-def finished(reported, run_stage):
-    """The project with the outputs of every stage."""
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        [str(ROOT / "stages/ablate.py")],
+        [str(ROOT / "stages/sweep.py")],
+        ["-c", f"{IN_ROOT}from cifar2.deploy import cli; cli.main()", str(ROOT), "predict", "image.png"],
+    ],
+    ids=["ablate", "sweep", "predict"],
+)
+def test_what_is_not_in_the_pipeline_leaves_the_home_empty(trained, run_stage, home, command):
+    """The stages of the pipeline: tests/pipeline/test_pipeline.py."""
     run_stage("train.py", "without_flip")
-    return reported
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_leaves_the_home_directory_empty(finished, home, name):
-    python(*(["-c", PREPARE, ROOT] if name == "prepare" else [ROOT / f"stages/{name}.py"]), *STAGES[name])
-    assert written(home) == []
-
-
-@pytest.mark.slow
-def test_prediction_leaves_the_home_directory_empty(selected, home):
     Image.fromarray(random_split(1, 0).x[0].permute(1, 2, 0).numpy()).save("image.png")
-    python("-c", IN_ROOT + "from cifar2.deploy import cli; cli.main()", ROOT, "predict", "image.png")
-    assert written(home) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TOOLS)
-def test_a_tool_leaves_the_home_directory_empty(clone, home, name):
-    github = {"GITHUB_SERVER_URL": "https://example.org", "GITHUB_REPOSITORY": "a/b"}
-    # `compare` fails, as the clone has other metrics, and `promote`, as ranks start from 1.
-    done = run(clone, sys.executable, "-m", f"tools.{name}", *TOOLS[name], check=False, **github)
-    assert "Traceback" not in done.stderr
+    python(*command)
     assert written(home) == []
