@@ -47,6 +47,7 @@ def edit(folder: Path, change) -> None:
 def quick(document) -> None:
     document["train"] |= {"epochs": 1, "seeds": [0], "threads": 1}
     document["features"] |= {"image_size": 32, "flip_average": False}
+    document["verify"] |= {"depths": [1, 2], "widths": [3], "sgd_steps": 5, "directions": 2}
     for configuration in [*document["configs"].values(), *document["extended"]["configs"].values()]:
         if "epochs" in configuration:
             configuration["epochs"] = 1
