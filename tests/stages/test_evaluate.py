@@ -176,22 +176,6 @@ def test_calibration_table_has_the_error_of_the_metrics(inaccurate):
     assert error > 0
 
 
-@EACH_NAME
-def test_a_second_run_writes_the_same_bytes(evaluated, run_stage, name):
-    first = evaluated.snapshot()
-    outputs = {
-        f"data/evaluated/{name}.safetensors",
-        f"metrics/evaluate/{name}.json",
-        *(f"metrics/evaluate/{name}{end}" for end in TABLES),
-        f"metrics/figures/confusion_{name}.png",
-        f"metrics/figures/mistakes_{name}.png",
-    }
-    for path in outputs:
-        Path(path).unlink()
-    run_stage("evaluate.py", name)
-    assert evaluated.snapshot() == first
-
-
 def test_the_final_model_may_have_features_for_its_input(trained, run_stage):
     wins("linear")
     run_stage("select_model.py")
@@ -234,19 +218,3 @@ def test_extended_evaluation_has_its_own_folder(trained, run_stage):
     assert "extended/metrics/figures/confusion_mlp_augmented.png" in after
     assert metrics("mlp_augmented")["config"] == "augmented"
     assert metrics("mlp_augmented", "extended")["config"] == "without_flip"
-
-
-def test_corrupted_model_is_one_line_and_nothing_is_written(selected, fails_with):
-    path = Path("data/models/final.safetensors")
-    path.write_bytes(path.read_bytes()[:-1])
-    before = selected.snapshot()
-    assert "data/models/final.safetensors is corrupted" in fails_with("evaluate.py", "final")
-    assert selected.snapshot() == before
-
-
-@pytest.mark.parametrize("missing", ["data/prepared/near_duplicates.csv", "data/models/mlp.safetensors"])
-def test_missing_file_is_one_line_and_nothing_is_written(selected, fails_with, missing):
-    Path(missing).unlink()
-    before = selected.snapshot()
-    assert f"{missing} is missing; `dvc repro` makes it" in fails_with("evaluate.py", "mlp")
-    assert selected.snapshot() == before

@@ -140,14 +140,6 @@ def test_tie_of_two_classes_may_go_either_way(known, run_stage, monkeypatch, cap
     assert Path(MODEL).exists()
 
 
-@pytest.mark.parametrize("missing", INPUTS)
-def test_missing_input_is_one_line_and_nothing_is_written(known, fails_with, missing):
-    Path(missing).unlink()
-    before = known.snapshot()
-    assert f"{missing} is missing; `dvc repro` makes it" in fails_with("export.py")
-    assert known.snapshot() == before
-
-
 def test_number_of_threads_is_that_of_params(known, run_stage, monkeypatch):
     known.params["train"]["threads"] = 3
     known.write_params()

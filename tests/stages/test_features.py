@@ -39,14 +39,6 @@ def test_extraction_never_reads_the_test_set(project, run_stage):
     assert {path.name for path in Path("data/features").iterdir()} == {"train.safetensors", "val.safetensors"}
 
 
-def test_second_run_writes_the_same_bytes(project, run_stage):
-    run_stage("features.py")
-    first = project.snapshot()
-    torch.rand(1)
-    run_stage("features.py")
-    assert project.snapshot() == first
-
-
 def test_number_of_threads_is_fixed_before_the_extraction(project, run_stage, monkeypatch):
     project.params["train"]["threads"] = 3
     project.write_params()
@@ -65,8 +57,3 @@ def test_unknown_backbone_is_one_line_and_nothing_is_written(project, fails_with
     before = project.snapshot()
     assert "params.yaml: there is no backbone efficientnet; did you mean efficientnet_b7?" in fails_with("features.py")
     assert project.snapshot() == before
-
-
-def test_missing_data_is_one_line(project, fails_with):
-    Path("data/prepared/train.safetensors").unlink()
-    assert fails_with("features.py").startswith("error: data/prepared/train.safetensors is missing; `dvc repro`")

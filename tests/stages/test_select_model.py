@@ -151,10 +151,3 @@ def test_removed_configuration_is_not_selected(trained, run_stage):
     trained.write_params()
     run_stage("select_model.py")
     assert select()["selected"] != "fast"
-
-
-def test_missing_metrics_are_one_line_and_nothing_is_written(trained, fails_with):
-    Path("metrics/train/smooth.json").unlink()
-    before = trained.snapshot()
-    assert "metrics/train/smooth.json is missing; `dvc repro` makes it" in fails_with("select_model.py")
-    assert trained.snapshot() == before

@@ -116,14 +116,6 @@ def test_extended_configuration_is_trained_in_its_own_folder(project, run_stage)
     assert metrics("without_flip", "extended") == metrics("same")
 
 
-@EACH_KIND
-def test_second_run_writes_the_same_bytes(project, run_stage, name):
-    run_stage("train.py", name)
-    first = project.snapshot()
-    run_stage("train.py", name)
-    assert project.snapshot() == first
-
-
 def test_diverged_configuration_has_a_reason_and_no_numbers(project, run_stage, capsys):
     project.params["configs"]["fine"]["lr"] = 1e30
     project.write_params()
@@ -143,15 +135,6 @@ def test_unknown_configuration_is_one_line_with_the_known_ones(project, fails_wi
         "error: params.yaml: neither configs nor extended has 'fin', only precise, fast, fine, balanced, smooth, "
         "augmented, linear, convolutional, without_flip"
     )
-
-
-@pytest.mark.parametrize("corrupt", [lambda c: c[:-7], lambda c: b"\xff" * 9 + c[9:], lambda c: b""])
-def test_corrupted_data_is_one_line_and_nothing_is_written(project, fails_with, corrupt):
-    path = Path("data/prepared/val.safetensors")
-    path.write_bytes(corrupt(path.read_bytes()))
-    before = project.snapshot()
-    assert "data/prepared/val.safetensors is corrupted" in fails_with("train.py", "fine")
-    assert project.snapshot() == before
 
 
 def run_script(**options):
