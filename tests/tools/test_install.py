@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,34 +65,25 @@ def package() -> Path:
     return folder
 
 
-def test_a_complete_environment_is_left_alone(project):
+@pytest.mark.parametrize(
+    ("change", "n_syncs"),
+    [
+        (lambda: None, 1),
+        (lambda: package().with_name("jupyter-1.0.dist-info").mkdir(), 1),
+        (lambda: Path("requirements.txt").touch(), 1),
+        (lambda: package().rmdir(), 2),
+        (lambda: Path(".venv/installed").write_text(""), 2),
+        *((partial(Path(name).write_text, "# changed"), 2) for name in install.SOURCES),
+    ],
+    ids=["nothing", "an additional package", "a new date", "a removed package", "an interruption", *install.SOURCES],
+)
+def test_an_incomplete_or_old_environment_is_installed_again(project, change, n_syncs):
+    installed()
+    change()
     installed()
     assert installed() == ""
-    assert syncs() == 1
-
-
-def test_additional_packages_change_nothing(project):
-    installed()
-    package().with_name("jupyter-1.0.dist-info").mkdir()
-    (project / "requirements.txt").touch()
-    installed()
-    assert syncs() == 1
-
-
-def test_a_removed_package_is_installed_again(project):
-    installed()
-    package().rmdir()
-    installed()
+    assert syncs() == n_syncs
     assert package().exists()
-
-
-@pytest.mark.parametrize("name", install.SOURCES)
-def test_changed_requirements_are_installed(project, name):
-    installed()
-    (project / name).write_text("# changed")
-    installed()
-    installed()
-    assert syncs() == 2
 
 
 def test_a_moved_folder_gets_a_new_environment(project, monkeypatch):
@@ -112,13 +104,6 @@ def test_a_missing_python_is_replaced(project):
         link.symlink_to("/usr/lib/gone/python")
     assert installed() == ".venv is created again: its Python is gone\n"
     subprocess.run([".venv/bin/python", "-c", ""], check=True)
-
-
-def test_an_interrupted_installation_continues(project):
-    installed()
-    Path(".venv/installed").write_text("")
-    installed()
-    assert syncs() == 2
 
 
 def test_a_failed_installation_is_not_complete(project, tmp_path):
