@@ -39,21 +39,16 @@ def imported(folder, *command):
     return done.stderr.strip()
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_stage_runs_the_code_of_its_checkout(copy, script):
-    assert imported(copy, sys.executable, f"stages/{script}") == str(copy / "cifar2/__init__.py")
+@pytest.mark.parametrize(
+    "command", [*(f"stages/{script}" for script in SCRIPTS), "-m stages.train", "-m tools.promote", "-m tools.repro"]
+)
+def test_a_stage_or_tool_runs_the_code_of_its_checkout(copy, command):
+    assert imported(copy, sys.executable, *command.split()) == str(copy / "cifar2/__init__.py")
 
 
 def test_a_stage_does_so_from_any_folder(copy):
     (copy / "data").mkdir()
-    own = str(copy / "cifar2/__init__.py")
-    assert imported(copy / "data", sys.executable, "../stages/train.py") == own
-    assert imported(copy, sys.executable, "-m", "stages.train") == own
-
-
-@pytest.mark.parametrize("tool", ["promote", "repro"])
-def test_a_tool_runs_the_code_of_its_checkout(copy, tool):
-    assert imported(copy, sys.executable, "-m", f"tools.{tool}") == str(copy / "cifar2/__init__.py")
+    assert imported(copy / "data", sys.executable, "../stages/train.py") == str(copy / "cifar2/__init__.py")
 
 
 def test_predict_runs_the_code_of_the_current_checkout(copy):
