@@ -93,18 +93,6 @@ def test_a_stage_lists_exactly_the_imports_of_its_script(stage):
     assert listed == {script(stage)} | imported_modules(ROOT / script(stage))
 
 
-def test_the_walk_follows_nested_imports(tmp_path):
-    (tmp_path / "s.py").write_text("def f():\n    from cifar2.networks import classifier\n")
-    found = imported_modules(tmp_path / "s.py")
-    assert {
-        "cifar2/__init__.py",
-        "cifar2/networks/classifier.py",
-        "cifar2/networks/transfer.py",
-        "cifar2/dataset/splits.py",
-    } <= found
-    assert "cifar2/dataset/cifar10.py" not in found
-
-
 def test_every_script_but_the_sweep_is_a_stage():
     """`make sweep` runs it: a frozen stage would make DVC print a warning each time."""
     scripts = {f"stages/{p.name}" for p in (ROOT / "stages").glob("*.py")} - {"stages/sweep.py"}
