@@ -80,22 +80,27 @@ def merge(checkout):
     return checkout, base, head
 
 
+def differences(folder, tmp_path):
+    """Run the step that makes the comment; returns its process, the comment, and the output of the step."""
+    files = {name: tmp_path / name for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
+    for path in files.values():
+        path.touch()
+    environment = {
+        "GITHUB_SERVER_URL": "https://github.com",
+        "GITHUB_REPOSITORY": "owner/cifar-2",
+        "GITHUB_SHA": "sha",
+        **{name: str(path) for name, path in files.items()},
+    }
+    done = run_step("Differences from the base branch", folder, **environment)
+    return done, *(path.read_text() for path in files.values())
+
+
 @pytest.mark.slow
 def test_the_differences_are_those_of_the_pull_request_alone(merge, tmp_path):
     folder, base, head = merge
-    sha = run(folder, "git", "rev-parse", "HEAD").stdout.strip()
-    files = {name: str(tmp_path / name) for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
-    done = run_step(
-        "Differences from the base branch",
-        folder,
-        GITHUB_SERVER_URL="https://github.com",
-        GITHUB_REPOSITORY="owner/cifar-2",
-        GITHUB_SHA=sha,
-        **files,
-    )
+    done, text, output = differences(folder, tmp_path)
     assert done.returncode == 0, done.stderr
-    text = Path(files["GITHUB_STEP_SUMMARY"]).read_text()
-    assert Path(files["GITHUB_OUTPUT"]).read_text() == f"comment<<{sha}\n{text}{sha}\n"
+    assert output == f"comment<<sha\n{text}sha\n"
     for row in (
         "| Path | Param | base | head |",
         "| params.yaml | lr | 0.1 | 0.2 |",
@@ -116,12 +121,9 @@ def test_without_a_difference_the_comment_says_so(checkout, tmp_path):
     run(checkout, "git", "commit", "--quiet", "--allow-empty", "--message", "nothing")
     run(checkout, "git", "switch", "--quiet", "--detach", "HEAD^")
     run(checkout, "git", "merge", "--quiet", "--no-ff", "--message", "merge", "main")
-    summary = tmp_path / "summary"
-    environment = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "o/r", "GITHUB_SHA": "0"}
-    files = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(tmp_path / "output")}
-    done = run_step("Differences from the base branch", checkout, **environment, **files)
+    done, text, _ = differences(checkout, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert summary.read_text().count("No difference.") == 4
+    assert text.count("No difference.") == 4
 
 
 GH = """#!/bin/sh

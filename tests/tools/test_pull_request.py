@@ -7,7 +7,7 @@ import pytest
 from cifar2 import errors
 from tests.clone import run
 from tests.conftest import ROOT
-from tests.pipeline.test_workflow import run_step
+from tests.pipeline.test_workflow import differences
 from tools.pull_request import changed_figures, check, figure, main, section, squeezed
 
 TABLE = """\
@@ -107,15 +107,7 @@ def test_an_incomplete_clone_is_one_line_with_a_fix(origin, monkeypatch, capsys,
 
 def test_an_incomplete_checkout_fails_in_ci_without_a_comment(origin, tmp_path):
     folder = cloned(origin, "--filter=blob:none")
-    for name in ("summary", "output"):
-        (tmp_path / name).touch()
-    done = run_step(
-        "Differences from the base branch",
-        folder,
-        GITHUB_SHA="0",
-        GITHUB_STEP_SUMMARY=str(tmp_path / "summary"),
-        GITHUB_OUTPUT=str(tmp_path / "output"),
-    )
+    done, _, output = differences(folder, tmp_path)
     assert done.returncode != 0
     assert re.fullmatch("::error::base or head: this partial clone lacks .*\n", done.stdout)
-    assert (tmp_path / "output").read_text() == ""
+    assert output == ""
