@@ -28,63 +28,36 @@ def names(ranked):
     return [row.name for row in ranked]
 
 
-def test_clearly_better_accuracy_wins_with_any_loss_and_gap():
-    ranked = rank({"worse": metrics(0.80, val_loss=0.1, gap=0.0), "better": metrics(0.85, val_loss=0.9, gap=0.3)})
-    assert names(ranked) == ["better", "worse"]
-    assert [row.tied for row in ranked] == [True, False]
-    assert [row.rank for row in ranked] == [1, 2]
-
-
-def test_lower_loss_wins_within_one_standard_error():
-    ranked = rank({"best": metrics(0.85, val_loss=0.6), "tied": metrics(0.841, val_loss=0.5)})
-    assert names(ranked) == ["tied", "best"]
-    assert all(row.tied for row in ranked)
-
-
-def test_standard_error_is_that_of_the_best():
-    ranked = rank({"best": metrics(0.85, val_loss=0.6), "wide": metrics(0.83, val_loss=0.5, accuracy_se=0.1)})
-    assert names(ranked) == ["best", "wide"]
-
-
-def test_steady_loss_wins_over_a_lower_unsteady_one():
-    ranked = rank({"wild": metrics(0.85, val_loss=0.45, loss_std=0.2), "steady": metrics(0.85, val_loss=0.5)})
-    assert names(ranked) == ["steady", "wild"]
-    assert ranked[0].bad_epoch_loss == 0.5
-
-
-def test_smaller_gap_wins_if_accuracy_and_loss_are_tied():
-    ranked = rank({"wide": metrics(0.85, val_loss=0.50, gap=0.2), "narrow": metrics(0.845, val_loss=0.51, gap=0.1)})
-    assert names(ranked) == ["narrow", "wide"]
-    assert all(row.tied_on_loss for row in ranked)
+@pytest.mark.parametrize(
+    "ranked",
+    [
+        {"clearly more accurate": metrics(0.85, val_loss=0.9, gap=0.3), "other": metrics(0.80, val_loss=0.1, gap=0.0)},
+        {"lower loss": metrics(0.841, val_loss=0.5), "most accurate": metrics(0.85, val_loss=0.6)},
+        {"best": metrics(0.85, val_loss=0.6), "uncertain": metrics(0.83, val_loss=0.5, accuracy_se=0.1)},
+        {"steady loss": metrics(0.85, val_loss=0.5), "unsteady": metrics(0.85, val_loss=0.45, loss_std=0.2)},
+        {"narrow": metrics(0.845, val_loss=0.51, gap=0.1), "wide": metrics(0.85, val_loss=0.50, gap=0.2)},
+        {
+            "tied": metrics(0.845, val_loss=0.61, gap=0.1),
+            "best": metrics(0.85, val_loss=0.6, gap=0.2),
+            "lowest loss of a lower accuracy": metrics(0.70, val_loss=0.1),
+        },
+        {
+            "narrow": metrics(0.845, val_loss=0.3, gap=0.8),
+            "wide": metrics(0.845, val_loss=0.3, gap=0.9),
+            "high loss": metrics(0.845, val_loss=0.6),
+            "higher loss": metrics(0.85, val_loss=0.7),
+            "lost": metrics(0.80, val_loss=0.2),
+            "lost more": metrics(0.70, val_loss=0.1),
+        },
+    ],
+    ids=" > ".join,
+)
+def test_candidates_are_ranked_by_the_rule(ranked):
+    assert names(rank(dict(reversed(ranked.items())))) == list(ranked)
 
 
 def test_first_named_wins_if_everything_is_tied():
     assert names(rank({"b": metrics(0.85), "a": metrics(0.85)})) == ["b", "a"]
-
-
-def test_low_loss_without_a_tied_accuracy_does_not_count():
-    ranked = rank(
-        {
-            "best": metrics(0.85, val_loss=0.6, gap=0.2),
-            "tied": metrics(0.845, val_loss=0.61, gap=0.1),
-            "lost": metrics(0.70, val_loss=0.1),
-        }
-    )
-    assert names(ranked) == ["tied", "best", "lost"]
-
-
-def test_others_are_ranked_by_the_step_they_reached():
-    ranked = rank(
-        {
-            "lost more": metrics(0.70, val_loss=0.1),
-            "lost": metrics(0.80, val_loss=0.2),
-            "higher loss": metrics(0.85, val_loss=0.7),
-            "high loss": metrics(0.845, val_loss=0.6),
-            "wide": metrics(0.845, val_loss=0.3, gap=0.9),
-            "narrow": metrics(0.845, val_loss=0.3, gap=0.8),
-        }
-    )
-    assert names(ranked) == ["narrow", "wide", "high loss", "higher loss", "lost", "lost more"]
 
 
 def test_only_equals_are_tied_without_a_standard_error():
@@ -150,6 +123,7 @@ def test_first_of_any_ranking_follows_the_rule(candidates):
     spread = min(m["val_accuracy_se"] for m in finished.values() if m["val_accuracy"] == best)
     first = ranked[0].metrics
     assert first["val_accuracy"] >= best - spread
+    assert ranked[0].bad_epoch_loss == bad_epoch_loss(first)
     tied = [row.metrics for row in ranked if row.tied]
     lowest = min(bad_epoch_loss(m) for m in tied)
     assert bad_epoch_loss(first) <= lowest + min(m["val_loss_se"] for m in tied if bad_epoch_loss(m) == lowest)
