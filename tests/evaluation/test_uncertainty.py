@@ -9,18 +9,6 @@ from hypothesis import strategies as st
 from cifar2.evaluation.uncertainty import standard_error
 
 
-def test_standard_error_of_one_seed_is_binomial():
-    correct = torch.tensor([[1] * 75 + [0] * 25])
-    assert standard_error(correct) == pytest.approx(math.sqrt(0.75 * 0.25 / 99))
-
-
-def test_standard_error_includes_the_seeds():
-    same = torch.tensor([[1.0, 0.0, 1.0, 0.0]] * 2)
-    differ = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
-    assert standard_error(same) == pytest.approx(math.sqrt((1 / 3) / 4))
-    assert standard_error(differ) == pytest.approx(math.sqrt(0.5 / 2))
-
-
 def test_standard_error_is_the_spread_of_simulated_means():
     """Seeds and images each shift the simulated values."""
     generator = torch.Generator().manual_seed(0)
