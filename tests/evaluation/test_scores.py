@@ -32,10 +32,6 @@ def test_scores_match_torch_without_dropout(model, flip_average):
     assert scores.accuracy == (outputs.argmax(1) == EXAMPLES.y).double().mean()
 
 
-def test_scores_average_over_mirror_images_only_if_asked(model):
-    assert score(model, EXAMPLES, flip_average=True).loss != score(model, EXAMPLES).loss
-
-
 def test_scores_of_bfloat16_outputs_are_float32():
     outputs = torch.randn(200, 2).bfloat16()
     assert torch.equal(scores_of(outputs, EXAMPLES.y).losses, scores_of(outputs.float(), EXAMPLES.y).losses)
