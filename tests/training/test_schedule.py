@@ -52,14 +52,6 @@ def test_rates_of_each_step_are_above_0_and_up_to_lr(schedule, lr, steps):
 
 
 @given(LR, STEPS)
-def test_cosine_starts_at_lr_and_falls_with_each_step(lr, steps):
-    rates = learning_rates("cosine", lr, steps)
-    assert rates[0] == pytest.approx(lr)
-    assert all(a > b for a, b in pairwise(rates))
-    assert rates[-1] == pytest.approx(lr * math.sin(math.pi / 2 / steps) ** 2)
-
-
-@given(LR, STEPS)
 def test_one_cycle_rises_for_a_fraction_of_steps_then_falls(lr, steps):
     rates = learning_rates("one_cycle", lr, steps)
     top = math.ceil(RISE * steps)
