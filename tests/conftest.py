@@ -1,5 +1,6 @@
 """A small copy of the project to run stages in: few random images, small networks, few epochs."""
 
+import csv
 import fcntl
 import os
 import pty
@@ -75,6 +76,12 @@ def small(configuration: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in configuration.items() if key not in ("epochs", "batch_size")}
     sizes = {"channels": [4, 8], "image_size": 32}
     return kept | {key: value for key, value in sizes.items() if key in kept}
+
+
+def table(path: Path | str) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))
 
 
 class Project:

@@ -1,4 +1,3 @@
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from cifar2.dataset import splits
 from cifar2.dataset.examples import normalise
 from cifar2.evaluation.uncertainty import standard_error
 from cifar2.networks import classifier, inference
+from tests.conftest import table
 
 TABLE = Path("extended/metrics/ablation.csv")
 
@@ -25,12 +25,8 @@ def extended(trained, run_stage):
     return trained
 
 
-def table():
-    with TABLE.open() as file:
-        return {
-            row["name"]: {key: float(value) for key, value in row.items() if key != "name"}
-            for row in csv.DictReader(file)
-        }
+def ablation():
+    return {row.pop("name"): {key: float(value) for key, value in row.items()} for row in table(TABLE)}
 
 
 def folder(name):
@@ -48,7 +44,7 @@ def correct(name, flip_average):
 
 def test_variants_are_compared_with_the_base(extended, run_stage):
     run_stage("ablate.py")
-    rows = table()
+    rows = ablation()
     assert list(rows) == ["augmented", "without_flip", "without_average"]
     base = correct("augmented", flip_average=True)
     for name, row in rows.items():
@@ -74,9 +70,9 @@ def test_flip_average_is_that_of_each_configuration(extended, run_stage):
     assert not torch.equal(averaged[0], plain[0])
     assert not torch.equal(averaged[1], plain[1])
     run_stage("ablate.py")
-    assert table()["augmented"]["val_accuracy"] == pytest.approx(averaged[0].mean().item())
+    assert ablation()["augmented"]["val_accuracy"] == pytest.approx(averaged[0].mean().item())
     expected = standard_error(averaged[0] - plain[1])
-    assert table()["without_average"]["difference_se"] == pytest.approx(expected, rel=1e-9)
+    assert ablation()["without_average"]["difference_se"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_second_run_writes_the_same_table(extended, run_stage):

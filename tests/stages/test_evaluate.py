@@ -1,4 +1,3 @@
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from cifar2.evaluation.metrics import accuracy_interval, misclassified
 from cifar2.evaluation.uncertainty import standard_error
 from cifar2.networks import classifier, transfer
 from cifar2.training import hardware
-from tests.conftest import EVALUATED, NEAR_DUPLICATES, SIZES
+from tests.conftest import EVALUATED, NEAR_DUPLICATES, SIZES, table
 from tests.stages.test_select_model import wins
 
 EACH_NAME = pytest.mark.parametrize("name", EVALUATED)
@@ -114,8 +113,7 @@ def test_validation_and_training_accuracies_are_copied(evaluated):
 
 @EACH_NAME
 def test_predictions_table_matches_the_confusion_matrix(evaluated, name):
-    with Path(f"metrics/evaluate/{name}_predictions.csv").open() as file:
-        pairs = [(row["actual"], row["predicted"]) for row in csv.DictReader(file)]
+    pairs = [(row["actual"], row["predicted"]) for row in table(f"metrics/evaluate/{name}_predictions.csv")]
     classes = ("airplane", "bird")
     assert metrics(name)["confusion_matrix"] == [[pairs.count((t, p)) for p in classes] for t in classes]
 
@@ -148,11 +146,6 @@ def test_evaluated_file_has_more_misclassified_than_the_figure(inaccurate):
     n = SIZES["test"] - round(metrics("final")["test_accuracy"] * SIZES["test"])
     assert 24 < n < SIZES["test"]
     assert len(tensors["mistakes"]) == len(tensors["mistaken_images"]) == n
-
-
-def table(path):
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_roc_curve_has_the_area_of_the_metrics(inaccurate):

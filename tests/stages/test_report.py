@@ -1,4 +1,3 @@
-import csv
 import json
 import re
 from html.parser import HTMLParser
@@ -14,7 +13,7 @@ from cifar2.deploy import model_card
 from cifar2.figures import report as figures
 from cifar2.networks import classifier
 from cifar2.report import page as report
-from tests.conftest import ROOT, SIZES, random_split
+from tests.conftest import ROOT, SIZES, random_split, table
 
 PAGE, LAYER = Path("metrics/report.html"), Path("metrics/figures/first_layer.png")
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
@@ -82,11 +81,6 @@ def page():
 
 def read(name):
     return json.loads(Path(f"metrics/{name}.json").read_text())
-
-
-def table(path):
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
 
 
 def percent(*fractions):

@@ -1,4 +1,3 @@
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -7,12 +6,11 @@ import pytest
 
 from cifar2 import params
 from cifar2.evaluation import selection
-from tests.conftest import SIZES
+from tests.conftest import SIZES, table
 
 
-def table(root=""):
-    with Path(root, "metrics/ranking.csv").open() as file:
-        return list(csv.DictReader(file))
+def ranking(root=""):
+    return table(Path(root, "metrics/ranking.csv"))
 
 
 def select(root=""):
@@ -39,7 +37,7 @@ def wins(name, root=""):
 
 def test_outputs_are_the_selected_configuration_and_a_ranking(trained, run_stage):
     run_stage("select_model.py")
-    rows = table()
+    rows = ranking()
     configs = trained.params["configs"]
     assert [row["rank"] for row in rows] == [str(i) for i in range(1, len(configs) + 1)]
     assert {row["name"]: row["family"] for row in rows} == {name: c["family"] for name, c in configs.items()}
@@ -100,28 +98,26 @@ def test_extended_configurations_compete_among_themselves(extended, run_stage):
     after = extended.snapshot()
     assert before.items() <= after.items(), "what the plain selection wrote stays"
     assert all(path.startswith("extended/") for path in after.keys() - before.keys())
-    rows = table("extended")
+    rows = ranking("extended")
     assert [row["name"] for row in rows] == ["without_flip"]
     assert select("extended")["selected"] == "without_flip"
     assert select("extended")["best_per_family"] == {"mlp_augmented": "without_flip"}
     chosen = Path("extended/data/models/train/without_flip.safetensors")
     assert Path("extended/data/models/mlp_augmented.safetensors").read_bytes() == chosen.read_bytes()
-    with Path("extended/metrics/curves.csv").open() as file:
-        assert {row["configuration"] for row in csv.DictReader(file)} == {"without_flip"}
+    assert {row["configuration"] for row in table("extended/metrics/curves.csv")} == {"without_flip"}
     assert Path("extended/metrics/figures/ranking.png").exists()
 
 
 def test_extended_configurations_do_not_compete_with_the_others(extended, run_stage):
     wins("without_flip", "extended")
     run_stage("select_model.py")
-    assert "without_flip" not in [row["name"] for row in table()]
+    assert "without_flip" not in [row["name"] for row in ranking()]
     assert select()["best_per_family"]["mlp_augmented"] == "augmented"
 
 
 def test_curves_of_all_configurations_are_in_one_file(trained, run_stage):
     run_stage("select_model.py")
-    with Path("metrics/curves.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = table("metrics/curves.csv")
     assert [row["configuration"] for row in rows[::4]] == list(trained.params["configs"])
     assert len(rows) == len(trained.params["configs"]) * 2 * 2
 

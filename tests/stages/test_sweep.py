@@ -1,4 +1,3 @@
-import csv
 import json
 import shutil
 import sys
@@ -9,7 +8,9 @@ import pytest
 
 from cifar2.sweep import cluster
 from tests.clone import read
-from tests.conftest import ROOT
+from tests.conftest import ROOT, table
+
+TABLE = "metrics/sweep.csv"
 
 
 @pytest.fixture
@@ -27,11 +28,6 @@ def ran(monkeypatch):
     return ran_keys
 
 
-def table():
-    with Path("metrics/sweep.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def again(project, ran, run_stage, **changes):
     """The number of trials that run after ``changes`` to the sweep."""
     before = len(ran)
@@ -46,7 +42,7 @@ def test_outputs_are_a_table_and_two_figures(project, run_stage, ran):
     again(project, ran, run_stage, trials=8, space={"lr": {"log_uniform": [1e-4, 1.0]}})
     new = {name for name in set(project.snapshot()) - before if not name.startswith(".sweep")}
     assert new == {"metrics/sweep.csv", "metrics/figures/sweep.png", "metrics/figures/sweep_by_parameter.png"}
-    rows = table()
+    rows = table(TABLE)
     assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 9)]
     order = [(-float(row["val_accuracy"]), float(row["val_loss"])) for row in rows]
     assert order == sorted(order)
@@ -76,12 +72,12 @@ def test_finished_trials_do_not_run_again(project, run_stage, ran):
     assert again(project, ran, run_stage) == 0
     assert again(project, ran, run_stage, trials=5) == 2
     assert again(project, ran, run_stage, trials=4) == 0
-    assert len(table()) == 4
+    assert len(table(TABLE)) == 4
 
 
 def test_resumed_sweep_starts_from_the_best_finished_trial(project, run_stage, monkeypatch, ran):
     again(project, ran, run_stage, space={"lr": {"grid": [1e30, 1e-4, 0.1]}}, trials=3)
-    best = max(float(row["val_accuracy"] or 0) for row in table())
+    best = max(float(row["val_accuracy"] or 0) for row in table(TABLE))
     given = []
     run = cluster.run
     monkeypatch.setattr(cluster, "run", lambda *arguments: (given.append(arguments[-1]), run(*arguments)))
@@ -137,12 +133,12 @@ def test_interrupted_trial_leaves_the_finished_ones(project, run_stage, ran, mon
 
 def test_equal_points_are_one_trial(project, run_stage, ran):
     assert again(project, ran, run_stage, space={"lr": {"grid": [0.1, 0.2]}}, trials=5) == 2
-    assert [row["trial"] for row in sorted(table(), key=lambda row: row["trial"])] == ["0", "1"]
+    assert [row["trial"] for row in sorted(table(TABLE), key=lambda row: row["trial"])] == ["0", "1"]
 
 
 def test_diverged_trial_is_last_in_the_table(project, run_stage, ran):
     again(project, ran, run_stage, space={"lr": {"grid": [1e30, 0.1]}})
-    first, last = table()
+    first, last = table(TABLE)
     assert (first["lr"], first["diverged"]) == ("0.1", "")
     assert last["diverged"].startswith("seed 0, epoch 1")
     assert last["val_accuracy"] == ""
@@ -157,14 +153,14 @@ def test_sweep_in_which_all_diverge_is_one_line(project, fails_with, ran):
 
 def test_stopped_trial_is_after_all_finished_ones(project, run_stage, ran):
     run_stage("sweep.py")
-    worst = table()[-1]
+    worst = table(TABLE)[-1]
     path = next(
         p for p in Path(".sweep").iterdir() if json.loads(p.read_text())["val_loss"] == float(worst["val_loss"])
     )
     path.write_text(json.dumps(json.loads(path.read_text()) | {"stopped": 1, "val_accuracy": 1.0}))
     run_stage("sweep.py")
-    assert [row["stopped"] for row in table()] == ["", "", "1"]
-    assert table()[2]["trial"] == worst["trial"]
+    assert [row["stopped"] for row in table(TABLE)] == ["", "", "1"]
+    assert table(TABLE)[2]["trial"] == worst["trial"]
 
 
 def test_corrupted_outcome_is_named(project, run_stage, fails_with, ran):
@@ -185,8 +181,7 @@ def test_missing_ray_is_one_line_that_names_make_install(project, fails_with, mo
 
 
 def test_table_of_the_project_is_of_its_own_sweep():
-    with (ROOT / "metrics/sweep.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = table(ROOT / TABLE)
     document = read(ROOT / "params.yaml")["sweep"]
     assert len(rows) == document["trials"]
     assert set(document["space"]) < set(rows[0])
