@@ -24,7 +24,7 @@ def main() -> None:
     parameters = params.load()
     sets = divide(parameters.data)
     train, val, test = sets.values()
-    counts = {name: count(name, split) for name, split in sets.items()}
+    counts = {name: splits.class_counts(name, split) for name, split in sets.items()}
     mean, std = splits.channel_statistics(train.x)
     # Test images with a near-duplicate are not new to a trained network; evaluate measures the others apart.
     seen = splits.join(train, val)
@@ -75,19 +75,6 @@ def divide(data: params.Data) -> dict[str, splits.Split]:
         name: splits.select(torch.from_numpy(images), torch.from_numpy(labels), index, cifar10.CLASSES, data.classes)
         for name, (images, labels, index) in sources.items()
     }
-
-
-def count(name: str, split: splits.Split) -> dict[str, int]:
-    """The number of images of each class.
-
-    Raises:
-        UserError: a class has none.
-    """
-    counts = dict(zip(split.classes, split.labels.bincount(minlength=len(split.classes)).tolist(), strict=True))
-    for label, n in counts.items():
-        if n == 0:
-            raise errors.UserError(f"params.yaml: data.val_fraction leaves no {label} in {name}; choose another")
-    return counts
 
 
 if __name__ == "__main__":

@@ -52,15 +52,13 @@ def main() -> None:
             trials.run,
             {"cpu": 1 if base.model == "mlp" else train.threads, "gpu": int(train.device == "cuda")},
             sweep_params.asha,
-            lambda key, outcome: files.write_json(FOLDER / f"{key}.json", outcome),
-            max((_accuracy(key) for key in by_key.keys() - waiting.keys()), default=0.0),
+            lambda key, result: files.write_json(FOLDER / f"{key}.json", result),
+            max((trial.accuracy(outcome(key)) for key in by_key.keys() - waiting.keys()), default=0.0),
         )
 
-    rows = []
-    for key in by_key:
-        number, outcome = keys.index(key), files.read_json(FOLDER / f"{key}.json")
-        rows.append({"trial": number, **points[number], **{name: outcome[name] for name in trial.OUTCOME}})
-    rows.sort(key=_order)
+    numbers = [keys.index(key) for key in by_key]
+    rows = [{"trial": n, **points[n], **outcome(keys[n])} for n in numbers]
+    rows.sort(key=trial.order)
     measured = [row for row in rows if row["val_accuracy"] is not None]
     if not measured:
         raise errors.UserError("every trial diverged; lower sweep.space.lr in params.yaml")
@@ -70,16 +68,10 @@ def main() -> None:
     canvas.write(Path("metrics/figures/sweep_by_parameter.png"), figures.by_parameter(measured, sweep_params.space))
 
 
-def _accuracy(key: str) -> float:
-    """The validation accuracy of a finished trial; 0 if it diverged or was stopped."""
-    outcome = files.read_json(FOLDER / f"{key}.json")
-    return (outcome["stopped"] is None and outcome["val_accuracy"]) or 0.0
-
-
-def _order(row: dict[str, Any]) -> tuple[bool, bool, float, float, int]:
-    """The sort key: the best first; stopped trials after finished ones, diverged ones last."""
-    measured = -(row["val_accuracy"] or 0), row["val_loss"] or 0
-    return row["diverged"] is not None, row["stopped"] is not None, *measured, row["trial"]
+def outcome(key: str) -> dict[str, Any]:
+    """The outcome of a finished trial."""
+    kept = files.read_json(FOLDER / f"{key}.json")
+    return {name: kept[name] for name in trial.OUTCOME}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from tests.clone import ROOT
 
 BASE = {"cifar2", "errors", "files", "params", "progress_bar"}
-TEACHING = {"losses", "mynet", "sgd", "descent", "inplace", "gradcheck", "sgdcheck"}
+TEACHING = {"losses", "mynet", "sgd", "descent", "inplace", "gradcheck", "sgdcheck", "verification"}
 LIBRARY = ["base", "teaching", "dataset", "networks", "evaluation", "training", "sweep"]
 # The rooms from which the modules of a room may import, beside their own.
 MAY_IMPORT = {room: {*LIBRARY[:i]} for i, room in enumerate(LIBRARY)} | {

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from cifar2 import files
+from cifar2.errors import UserError
 from cifar2.params import Features
 
 
@@ -57,6 +58,19 @@ def select(images: Tensor, labels: Tensor, index: Tensor, names: Sequence[str], 
     relabelled = new_label[labels[index].long()]
     index = index[relabelled >= 0]
     return Split(images[index], relabelled[relabelled >= 0], index, tuple(classes))
+
+
+def class_counts(name: str, split: Split) -> dict[str, int]:
+    """The number of images of each class in the split called ``name``.
+
+    Raises:
+        UserError: a class has none.
+    """
+    counts = dict(zip(split.classes, split.labels.bincount(minlength=len(split.classes)).tolist(), strict=True))
+    for label, n in counts.items():
+        if n == 0:
+            raise UserError(f"params.yaml: data.val_fraction leaves no {label} in {name}; choose another")
+    return counts
 
 
 def save(path: Path, split: Split) -> None:

@@ -51,3 +51,14 @@ class Trials(NamedTuple):
         else:
             summary = run.summary()
             yield Report(summary.val_accuracy, outcome | {key: getattr(summary, key) for key in NUMBERS}, True)
+
+
+def accuracy(outcome: Mapping[str, Any]) -> float:
+    """The validation accuracy of a finished trial; 0 if it diverged or was stopped."""
+    return (outcome["stopped"] is None and outcome["val_accuracy"]) or 0.0
+
+
+def order(row: Mapping[str, Any]) -> tuple[bool, bool, float, float, int]:
+    """The sort key of a row of the table: the best first; stopped trials after finished ones, diverged ones last."""
+    measured = -(row["val_accuracy"] or 0), row["val_loss"] or 0
+    return row["diverged"] is not None, row["stopped"] is not None, *measured, row["trial"]
