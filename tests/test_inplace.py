@@ -60,12 +60,6 @@ def augmented(images):
     return changed.to(images.dtype)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("activation", IN_PLACE)
-def test_training_matches_backpropagation_and_sgd(activation, name):
-    assert_close(*both(*data(50), batch_size=16, activation=activation, **VARIANTS[name]))
-
-
 @pytest.mark.parametrize("activation", IN_PLACE)
 @pytest.mark.parametrize(
     "changes",
@@ -89,7 +83,7 @@ def test_regularised_training_matches_backpropagation_and_sgd(activation, change
 @given(
     activation=st.sampled_from(list(IN_PLACE)),
     n=st.integers(1, 40),
-    batch_size=st.integers(1, 50),
+    batch_size=st.integers(1, 50) | st.just(10**9),
     momentum=st.sampled_from([0.0, 0.9]) | st.floats(0, 0.99),
     weight_decay=st.just(0.0) | st.floats(0, 0.5),
     nesterov=st.booleans(),
@@ -115,22 +109,12 @@ def test_any_training_matches_backpropagation_and_sgd(
     assert_close(*results)
 
 
-def test_batch_size_may_be_far_above_the_number_of_examples():
-    assert_close(*both(*data(20), batch_size=10**9))
-
-
 def test_first_step_on_32_examples_is_bit_identical():
     """A half, a quarter, ... of a sum is exact wherever it is taken."""
     a, b, outputs, expected = both(*data(32, torch.float32), batch_size=32, epochs=1, weight_decay=0.1)
     assert torch.equal(outputs, expected)
     for l in ("1", "2", "3"):
         assert torch.equal(a.fc[l].weight, b.fc[l].weight)
-
-
-def test_training_in_float32_matches_to_rounding():
-    a, b, _, _ = both(*data(50, torch.float32), batch_size=16, epochs=10, momentum=0.9, weight_decay=0.01)
-    for p, q in zip(a.parameters(), b.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid"])
