@@ -44,6 +44,11 @@ def train_with_torch(model, x=X, label_smoothing=0.0, **hyperparameters):
     return torch.cat(outputs)
 
 
+def train(descent, orders=ORDERS):
+    """Train for an epoch in each order; returns the outputs of the last epoch."""
+    return [descent.epoch(order, RATES) for order in orders][-1]
+
+
 def assert_close(a, b):
     torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-12, atol=1e-12)
 
@@ -55,8 +60,7 @@ def test_training_matches_a_plain_pytorch_loop(set_gradients, label_smoothing, n
     a, b = network(), network()
     settings = VARIANTS[name] | {"label_smoothing": label_smoothing}
     descent = GradientDescent(a, X, Y, set_gradients, BATCH_SIZE, **settings)
-    for order in ORDERS:
-        outputs = descent.epoch(order, RATES)
+    outputs = train(descent)
     torch.testing.assert_close(outputs, train_with_torch(b, **settings), rtol=1e-12, atol=1e-12)
     assert not outputs.requires_grad
     assert_close(a, b)
@@ -64,9 +68,7 @@ def test_training_matches_a_plain_pytorch_loop(set_gradients, label_smoothing, n
 
 def test_autograd_trains_any_network():
     a, b = convolutional(), convolutional()
-    descent = GradientDescent(a, X, Y, by_autograd, BATCH_SIZE, momentum=0.9)
-    for order in ORDERS:
-        descent.epoch(order, RATES)
+    train(GradientDescent(a, X, Y, by_autograd, BATCH_SIZE, momentum=0.9))
     train_with_torch(b, momentum=0.9)
     assert_close(a, b)
 
@@ -74,10 +76,8 @@ def test_autograd_trains_any_network():
 @EACH_METHOD
 def test_dropout_drops_the_same_units_with_each_method(set_gradients):
     a, b = network(dropout=0.4), network(dropout=0.4)
-    descent = GradientDescent(a, X, Y, set_gradients, BATCH_SIZE)
     torch.manual_seed(1)
-    for order in ORDERS:
-        descent.epoch(order, RATES)
+    train(GradientDescent(a, X, Y, set_gradients, BATCH_SIZE))
     torch.manual_seed(1)
     train_with_torch(b)
     assert_close(a, b)
@@ -86,9 +86,7 @@ def test_dropout_drops_the_same_units_with_each_method(set_gradients):
 @EACH_METHOD
 def test_each_batch_is_augmented(set_gradients):
     a, b = network(), network()
-    descent = GradientDescent(a, X, Y, set_gradients, BATCH_SIZE, augment=lambda x: 2 * x)
-    for order in ORDERS:
-        descent.epoch(order, RATES)
+    train(GradientDescent(a, X, Y, set_gradients, BATCH_SIZE, augment=lambda x: 2 * x))
     train_with_torch(b, 2 * X)
     assert_close(a, b)
 
@@ -114,15 +112,12 @@ EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_another_descent_continues_from_a_saved_state(kind, momentum):
     straight, resumed = network(), network()
-    descent = kind(straight, X, Y, batch_size=BATCH_SIZE, momentum=momentum)
-    for order in ORDERS:
-        descent.epoch(order, RATES)
+    train(kind(straight, X, Y, batch_size=BATCH_SIZE, momentum=momentum))
     first = kind(resumed, X, Y, batch_size=BATCH_SIZE, momentum=momentum)
-    first.epoch(ORDERS[0], RATES)
+    train(first, ORDERS[:1])
     second = kind(resumed, X, Y, batch_size=BATCH_SIZE, momentum=momentum)
     second.load_state({name: tensor.clone() for name, tensor in first.state().items()})
-    for order in ORDERS[1:]:
-        second.epoch(order, RATES)
+    train(second, ORDERS[1:])
     assert all(torch.equal(p, q) for p, q in zip(straight.parameters(), resumed.parameters(), strict=True))
 
 
