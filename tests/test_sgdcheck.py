@@ -107,17 +107,15 @@ def test_hyperparameter_ignored_in_place_is_caught(data, monkeypatch, name):
     assert difference(data, momentum=0.9, weight_decay=0.01, **REGULARISED) > 1e-5
 
 
-def test_label_smoothing_ignored_in_place_is_caught(data, monkeypatch):
-    monkeypatch.setattr(inplace, "smooth_labels", lambda y, n, _, dtype: smooth_labels(y, n, 0.0, dtype))
-    assert difference(data, **REGULARISED) > 1e-5
+UPDATE = InPlace._update
+WRONG_IN_PLACE = {
+    "label smoothing ignored": (inplace, "smooth_labels", lambda y, n, _, dtype: smooth_labels(y, n, 0.0, dtype)),
+    "learning rate ignored": (InPlace, "_update", lambda self, _: UPDATE(self, 0.02)),
+    "nan": (InPlace, "_update", lambda self, _: self.p.fill_(float("nan"))),
+}
 
 
-def test_learning_rate_ignored_in_place_is_caught(data, monkeypatch):
-    correct_update = InPlace._update
-    monkeypatch.setattr(InPlace, "_update", lambda self, _: correct_update(self, 0.02))
-    assert difference(data) > 1e-5
-
-
-def test_nan_in_place_is_caught(data, monkeypatch):
-    monkeypatch.setattr(InPlace, "_update", lambda self, _: self.p.fill_(float("nan")))
-    assert not difference(data) <= 1e-12
+@pytest.mark.parametrize("wrong", WRONG_IN_PLACE.values(), ids=WRONG_IN_PLACE)
+def test_wrong_epoch_in_place_is_caught(data, monkeypatch, wrong):
+    monkeypatch.setattr(*wrong)
+    assert not difference(data, **REGULARISED) <= 1e-5
