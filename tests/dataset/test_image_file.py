@@ -58,11 +58,6 @@ def test_a_lossless_image_of_32_by_32_is_unchanged(tmp_path, name, options):
     assert torch.equal(small, NOISE)
 
 
-@pytest.mark.parametrize("name", ["p.jpg", "p.webp", "p.gif"])
-def test_a_lossy_format_is_nearly_unchanged(tmp_path, name):
-    assert is_all(read(tmp_path, plain("RGB", (200, 100, 50)), name), (200, 100, 50), tolerance=4)
-
-
 @pytest.mark.parametrize("size", [(96, 64), (64, 96), (400, 41), (33, 1000)])
 def test_an_image_is_cropped_to_its_central_square(tmp_path, size):
     image, side = plain("RGB", RED, size), min(size)
@@ -134,17 +129,13 @@ def test_a_png_with_too_much_text_is_refused(tmp_path, monkeypatch):
     assert refusal(saved(tmp_path, NOISY, pnginfo=info)) == line
 
 
-HALF = {"RGBA": (255, 0, 0, 128), "LA": (0, 128)}
-
-
-@pytest.mark.parametrize(("mode", "expected"), [("RGBA", (255, 127, 127)), ("LA", (127,) * 3)])
-def test_half_transparent_is_half_white(tmp_path, mode, expected):
-    assert is_all(read(tmp_path, plain(mode, HALF[mode])), expected, tolerance=1)
-
-
-@pytest.mark.parametrize(("mode", "name"), [("RGBA", "p.png"), ("LA", "p.png"), ("RGBA", "p.webp")])
-def test_transparent_is_white(tmp_path, mode, name):
-    assert is_all(read(tmp_path, plain(mode, (*HALF[mode][:-1], 0)), name), WHITE)
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"), [("RGBA", (255, 0, 0), (255, 127, 127)), ("LA", (0,), (127,) * 3)]
+)
+@pytest.mark.parametrize("name", ["p.png", "p.webp"])
+def test_transparent_is_white_and_half_transparent_half(tmp_path, mode, colour, expected, name):
+    assert is_all(read(tmp_path, plain(mode, (*colour, 0)), name), WHITE)
+    assert is_all(read(tmp_path, plain(mode, (*colour, 128)), name, lossless=True), expected, tolerance=1)
 
 
 @pytest.mark.parametrize(("mode", "name"), [("P", "p.png"), ("P", "p.gif"), ("L", "p.png"), ("RGB", "p.png")])
@@ -177,10 +168,10 @@ def test_other_colour_modes_become_rgb(tmp_path, image, name, expected):
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
 @pytest.mark.parametrize("white", [1, 255, 1023, 4095, 16_383, 65_535])
 def test_deep_greyscale_has_the_smallest_white_not_exceeded(tmp_path, kind, white):
-    for high in (white, 0.7 * white):
+    for high in (white, 0.7 * white, 0):
         ramp = np.linspace(0, high, 32).astype(kind).repeat(32).reshape(32, 32)
         small = read(tmp_path, Image.fromarray(ramp), "p.tiff")
-        expected = torch.from_numpy(ramp / (white if ramp.max() else 1) * 255)
+        expected = torch.from_numpy(ramp / white * 255)
         assert (small - expected).abs().max() <= 0.51
 
 
@@ -190,11 +181,6 @@ def test_deep_greyscale_equals_the_same_image_in_8_bits(tmp_path):
     for image in (grey * np.uint16(257), grey.astype(np.float32), grey / np.float32(255), grey * np.float32(257)):
         assert torch.equal(read(tmp_path, Image.fromarray(image), "p.tiff"), expected)
     assert torch.equal(read(tmp_path, Image.fromarray(grey * np.uint16(257)), "p.png"), expected)
-
-
-@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
-def test_black_deep_greyscale_stays_black(tmp_path, kind):
-    assert is_all(read(tmp_path, Image.fromarray(np.zeros((40, 40), kind)), "p.tiff"), BLACK)
 
 
 @pytest.mark.parametrize("values", [(0, 1.02), (0, 15), (-1, 1), (-0.001, 255), (0, 65_536), (0, np.nan), (0, np.inf)])
@@ -241,10 +227,6 @@ def refusal(path):
     assert message.startswith(f"{path} ")
     assert "\n" not in message
     return message.removeprefix(f"{path} ")
-
-
-def test_a_missing_file_is_named(tmp_path):
-    assert refusal(tmp_path / "nothing.png") == "cannot be read: No such file or directory"
 
 
 NO_IMAGES = {
