@@ -10,11 +10,6 @@ def network(channels=(4, 8, 16), n_classes=3, dropout=0.0):
     return Cnn(channels, n_classes, dropout)
 
 
-@pytest.mark.parametrize("channels", [[4, 8], [4, 8, 16], [4, 4, 6, 8, 8, 16]])
-def test_output_has_a_logit_for_each_class(channels):
-    assert network(channels)(torch.randn(7, 3, 32, 32)).shape == (7, 3)
-
-
 def test_convolutions_have_their_channels_and_halve_the_image():
     model = network((4, 6, 8, 16))
     shapes = []
@@ -22,7 +17,7 @@ def test_convolutions_have_their_channels_and_halve_the_image():
         if isinstance(module, nn.Conv2d):
             assert module.kernel_size == (3, 3)
             module.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
-    model(torch.randn(2, 3, 32, 32))
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 3)
     assert shapes == [(4, 16, 16), (6, 16, 16), (8, 8, 8), (16, 4, 4)]
     assert model.classifier.in_features == 16
 
