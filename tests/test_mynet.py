@@ -71,22 +71,6 @@ def test_dropout_drops_its_fraction_and_scales_up_the_rest():
         assert torch.equal(model.a[l], torch.sigmoid(model.z[l]) * mask)
 
 
-def test_dropout_factor_is_exact_in_float64():
-    model = MyNet([4, 100, 3], "tanh", "identity", dropout=0.4).double()
-    model(torch.randn(20, 4, dtype=torch.float64))
-    assert model.mask[1].max().item() == 1 / (1 - 0.4)
-
-
-def test_dropout_draws_from_the_global_random_state():
-    model = MyNet([4, 50, 3], dropout=0.5)
-    x = torch.randn(7, 4)
-    torch.manual_seed(3)
-    first, second = model(x), model(x)
-    torch.manual_seed(3)
-    assert torch.equal(model(x), first)
-    assert not torch.equal(first, second)
-
-
 def test_dropout_is_off_in_evaluation():
     torch.manual_seed(0)
     dropping = MyNet([4, 50, 3], dropout=0.5)
@@ -98,13 +82,6 @@ def test_dropout_is_off_in_evaluation():
     for network in (dropping, plain):
         backpropagation(network, y_true, network(x))
     assert all(torch.equal(p, q) for p, q in zip(gradients(dropping), gradients(plain), strict=True))
-
-
-def test_nothing_is_drawn_without_dropout(model):
-    before = torch.get_rng_state()
-    model(torch.zeros(7, 4))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert model.mask == {}
 
 
 def test_backpropagation_neither_uses_nor_disturbs_autograd(model):
