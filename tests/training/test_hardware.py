@@ -23,10 +23,6 @@ def set_devices(monkeypatch, cuda, mps):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
 
-def test_cpu_is_always_available():
-    assert hardware.device("cpu") == CPU
-
-
 @pytest.mark.parametrize("name", ["cuda", "mps"])
 def test_missing_device_is_named(monkeypatch, name):
     set_devices(monkeypatch, False, False)
@@ -42,6 +38,7 @@ def test_auto_is_a_gpu_if_there_is_one(monkeypatch, cuda, mps, chosen):
     set_devices(monkeypatch, cuda, mps)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on: None)
     assert hardware.device("auto").type == chosen
+    assert hardware.device("cpu") == CPU
 
 
 def test_gpu_is_deterministic_and_without_tf32(monkeypatch):
@@ -72,10 +69,13 @@ def test_instruction_set_chosen_by_the_user_stays(monkeypatch):
     assert os.environ["ONEDNN_MAX_CPU_ISA"] == "SSE41"
 
 
-@pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16"])
-def test_bfloat16_is_used_on_a_processor_with_its_products(monkeypatch, capsys, capability):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
-    assert hardware.product_dtype("bfloat16", CPU) == torch.bfloat16
+@pytest.mark.parametrize(
+    ("precision", "capabilities"),
+    [("bfloat16", {"avx512_bf16": True}), ("bfloat16", {"amx_bf16": True}), ("float32", {})],
+)
+def test_precision_is_used_on_a_processor_with_its_products(monkeypatch, capsys, precision, capabilities):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert hardware.product_dtype(precision, CPU) == getattr(torch, precision)
     assert capsys.readouterr().err == ""
 
 
@@ -84,12 +84,6 @@ def test_bfloat16_elsewhere_warns_once_and_is_float32(monkeypatch, capsys):
     assert hardware.product_dtype("bfloat16", CPU) == torch.float32
     assert hardware.product_dtype("bfloat16", CPU) == torch.float32
     assert capsys.readouterr().err == "warning: this cpu has no bfloat16 products; training in float32\n"
-
-
-def test_float32_needs_no_capabilities(monkeypatch, capsys):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
-    assert hardware.product_dtype("float32", CPU) == torch.float32
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
