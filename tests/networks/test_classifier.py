@@ -101,13 +101,6 @@ def test_networks_come_back_from_disk_in_evaluation_mode(tmp_path, monkeypatch, 
         assert torch.equal(logits(saved[key].eval(), x), logits(loaded[key], x))
 
 
-@pytest.mark.parametrize("name", ["precise", "augmented", "linear"])
-def test_configuration_comes_back_without_any_network(tmp_path, name):
-    card = CARD.model_copy(update={"configuration": PARAMS.configs[name], "mean": (0.1, 0.2, 0.3)})
-    classifier.save(tmp_path / "m", card, {}, {})
-    assert classifier.load(tmp_path / "m") == (card, {}, {})
-
-
 ABOUT = {"card": CARD.model_dump(), "keys": ["seed0"], "accuracies": {}}
 
 
