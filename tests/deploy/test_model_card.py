@@ -61,25 +61,24 @@ def test_the_card_names_all_classes():
     assert "* mean area under the classes' ROC curves 0.9966;" in card
 
 
-def test_the_card_names_the_feature_extractor():
-    features = params.Features(backbone="resnet18", image_size=112, flip_average=False)
-    kind = model_card.kind(CARD.model_copy(update={"features": features}))
-    assert kind == "a linear classifier on features of resnet18, pretrained on ImageNet (images resized to 112 pixels)"
-    assert "ImageNet" not in text()
+FINE_TUNED = params.Transfer(model="transfer", **COMMON, backbone="resnet18", image_size=64, trainable_blocks=1)
+CONVOLUTIONAL = params.Cnn(model="cnn", **COMMON, channels=[4, 8], dropout=0.5)
+FEATURES = params.Features(backbone="resnet18", image_size=112, flip_average=False)
 
 
 @pytest.mark.parametrize(
-    ("configuration", "kind"),
+    ("changes", "kind"),
     [
+        ({"configuration": FINE_TUNED}, "a fine-tuned resnet18, pretrained on ImageNet, with a new last layer"),
+        ({"configuration": CONVOLUTIONAL}, "a convolutional network"),
         (
-            params.Transfer(model="transfer", **COMMON, backbone="resnet18", image_size=64, trainable_blocks=1),
-            "a fine-tuned resnet18, pretrained on ImageNet, with a new last layer",
+            {"features": FEATURES},
+            "a linear classifier on features of resnet18, pretrained on ImageNet (images resized to 112 pixels)",
         ),
-        (params.Cnn(model="cnn", **COMMON, channels=[4, 8], dropout=0.5), "a convolutional network"),
     ],
 )
-def test_the_card_names_the_kind_of_network(configuration, kind):
-    assert model_card.kind(CARD.model_copy(update={"configuration": configuration})) == kind
+def test_the_card_names_the_kind_of_network(changes, kind):
+    assert model_card.kind(CARD.model_copy(update=changes)) == kind
 
 
 def test_images_used_for_selection_and_training_are_named_so():
