@@ -1,4 +1,5 @@
 import math
+import re
 from statistics import median
 
 import pytest
@@ -70,7 +71,5 @@ def test_configuration_is_the_base_with_other_values():
     ],
 )
 def test_invalid_value_is_one_line_that_names_it(values, message):
-    with pytest.raises(UserError, match=r"params\.yaml: sweep\.space leads to ") as error:
+    with pytest.raises(UserError, match=rf"^params\.yaml: sweep\.space leads to .*{re.escape(message)}.*$"):
         space.configuration(BASE, values)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
