@@ -166,10 +166,6 @@ def start(request):
     return run
 
 
-def kill(process):
-    os.kill(process.pid, signal.SIGKILL)
-
-
 def kill_group(process):
     os.killpg(process.pid, signal.SIGKILL)
 
@@ -195,7 +191,7 @@ def ended(process):
         return True
 
 
-@pytest.mark.parametrize("end", [kill, kill_group, interrupt_group_and_kill])
+@pytest.mark.parametrize("end", [subprocess.Popen.kill, kill_group, interrupt_group_and_kill])
 def test_killed_run_leaves_nothing_behind(start, end):
     process = start("fine")
     assert process.stdout.readline() == "live\n"
@@ -207,7 +203,7 @@ def test_killed_run_leaves_nothing_behind(start, end):
 def test_killed_run_does_not_remove_the_curves_of_others(start):
     killed, alive = start("fine"), start("fast")
     assert killed.stdout.readline() == alive.stdout.readline() == "live\n"
-    kill(killed)
+    killed.kill()
     wait_until(lambda: not Path("dvclive/fine").exists())
     with Progress("smooth", 1) as progress:
         progress.show(EPOCH)
@@ -233,7 +229,7 @@ def test_killed_run_does_not_remove_the_curves_of_the_next(start):
     assert process.stdout.readline() == "live\n"
     (remover,) = psutil.Process(process.pid).children()
     remover.suspend()
-    kill(process)
+    process.kill()
     assert process.stdout.read() == "", "a pipe ends with the run"
     successor = start("fine")
     time.sleep(0.5)  # long enough for it to make its folder too early
