@@ -100,11 +100,6 @@ def test_every_script_but_the_sweep_is_a_stage():
     assert not any("frozen" in stage for stage in STAGES.values())
 
 
-def test_a_stage_of_both_pipelines_is_one_script():
-    for stage in DVC["extended/"].keys() & DVC[""].keys():
-        assert script(f"extended/{stage}") == script(stage)
-
-
 def test_the_extended_pipelines_stages_have_an_option_of_it():
     """train finds it by the name of the configuration, and ablate belongs to one alone."""
     for stage in ("check_params", "select_model", "evaluate"):
