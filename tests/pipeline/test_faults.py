@@ -22,24 +22,24 @@ from tests.pipeline.conftest import MODEL, SPLITS, TRAIN
 from tests.stages.test_prepare import DATA
 
 TEST = ["data/prepared/test.safetensors"]
-# What each stage reads, without files that it only copies.
+# What each script of a stage reads, without files that it only copies.
 READ = {
-    "check_params": [],
-    "verify": SPLITS[:1],
-    "features": SPLITS,
-    "train fine": SPLITS,
-    "train linear": ["data/features/train.safetensors", "data/features/val.safetensors"],
+    "check_params.py": [],
+    "verify.py": SPLITS[:1],
+    "features.py": SPLITS,
+    "train.py fine": SPLITS,
+    "train.py linear": ["data/features/train.safetensors", "data/features/val.safetensors"],
     # linear is the best of its family, being the only one in it.
-    "select_model": ["data/models/train/linear.safetensors", "metrics/train/fine.json", "metrics/curves/fine.csv"],
-    "refit": ["data/models/selected.json", *SPLITS],
-    "evaluate mlp": [*TEST, "data/prepared/near_duplicates.csv", "data/models/mlp.safetensors"],
-    "export": [
+    "select_model.py": ["data/models/train/linear.safetensors", "metrics/train/fine.json", "metrics/curves/fine.csv"],
+    "refit.py": ["data/models/selected.json", *SPLITS],
+    "evaluate.py mlp": [*TEST, "data/prepared/near_duplicates.csv", "data/models/mlp.safetensors"],
+    "export.py": [
         *TEST,
         "data/models/final.safetensors",
         "data/evaluated/final.safetensors",
         *(f"metrics/{name}.json" for name in ("prepare", "refit", "evaluate/final")),
     ],
-    "report": [
+    "report.py": [
         "data/models/final.safetensors",
         "data/models/mlp.safetensors",
         "data/evaluated/final.safetensors",
@@ -54,45 +54,25 @@ DAMAGES = {
 }
 
 
-@pytest.fixture
-def stage(run_stage):
-    """Run a stage by its name and arguments."""
-
-    def run(command):
-        name, *arguments = command.split()
-        run_stage(f"{name}.py", *arguments)
-
-    return run
-
-
-@pytest.fixture
-def stage_fails(fails_with):
-    def run(command):
-        name, *arguments = command.split()
-        return fails_with(f"{name}.py", *arguments)
-
-    return run
-
-
 @pytest.mark.parametrize("command", READ)
-def test_a_corrupted_or_missing_input_is_named(to_report, stage_fails, command):
+def test_a_corrupted_or_missing_input_is_named(to_report, fails_with, command):
     Path("data/verified.json").unlink()  # verify deletes it first
     before = to_report.snapshot()
     for name in READ[command]:
         for kind, damage in DAMAGES.items():
             files.write(Path(name), damage(before[name]))
             corrupted = to_report.snapshot()
-            assert f"error: {name} is corrupted (" in stage_fails(command), kind
+            assert f"error: {name} is corrupted (" in fails_with(*command.split()), kind
             assert to_report.snapshot() == corrupted, "nothing is written"
         Path(name).unlink()
         missing = to_report.snapshot()
-        assert f"error: {name} is missing; `dvc repro` makes it" in stage_fails(command)
+        assert f"error: {name} is missing; `dvc repro` makes it" in fails_with(*command.split())
         assert to_report.snapshot() == missing
         files.write(Path(name), before[name])
 
 
 GATE = "data/verified.json"
-STAGES = ["prepare", *(command for command in READ if command != "train linear")]
+STAGES = ["prepare.py", *(command for command in READ if command != "train.py linear")]
 
 
 @pytest.fixture
@@ -111,16 +91,16 @@ def kept(project, command):
     return {
         path: content
         for path, content in project.snapshot().items()
-        if not path.startswith(".checkpoints") and not (path == GATE and command == "verify")
+        if not path.startswith(".checkpoints") and not (path == GATE and command == "verify.py")
     }
 
 
-def written(stage, command, monkeypatch):
+def written(run_stage, command, monkeypatch):
     """The paths that a stage writes, in order."""
     paths, write = [], files.write
     with monkeypatch.context() as patch:
         patch.setattr(files, "write", lambda path, content: paths.append(path) or write(path, content))
-        stage(command)
+        run_stage(*command.split())
     return paths
 
 
@@ -130,10 +110,10 @@ def no_half_files():
 
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(c, marks=pytest.mark.slow) if c in ("prepare", "verify", "export") else c for c in STAGES],
+    [pytest.param(c, marks=pytest.mark.slow) if c in ("prepare.py", "verify.py", "export.py") else c for c in STAGES],
 )
-def test_a_full_disk_at_any_write_changes_nothing(quick, stage, stage_fails, monkeypatch, command):
-    paths = written(stage, command, monkeypatch)
+def test_a_full_disk_at_any_write_changes_nothing(quick, run_stage, fails_with, monkeypatch, command):
+    paths = written(run_stage, command, monkeypatch)
     before = kept(quick, command)
     fsync = os.fsync
     for n, path in enumerate(paths):
@@ -147,44 +127,45 @@ def test_a_full_disk_at_any_write_changes_nothing(quick, stage, stage_fails, mon
         shutil.rmtree(".checkpoints", ignore_errors=True)
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
-            assert stage_fails(command) == f"error: {path} cannot be written: No space left on device"
+            assert fails_with(*command.split()) == f"error: {path} cannot be written: No space left on device"
         assert kept(quick, command) == before
         assert no_half_files()
-    stage(command)
+    run_stage(*command.split())
     assert kept(quick, command) == before
 
 
-@pytest.mark.parametrize("command", ["train fine", "refit"])
-def test_a_full_disk_within_a_checkpoint_is_one_line(selected, stage, stage_fails, monkeypatch, small_files, command):
-    first = written(stage, command, monkeypatch)[0]
+@pytest.mark.parametrize("command", ["train.py fine", "refit.py"])
+def test_a_full_disk_within_a_checkpoint_is_one_line(
+    selected, run_stage, fails_with, monkeypatch, small_files, command
+):
+    first = written(run_stage, command, monkeypatch)[0]
     before = kept(selected, command)
     assert str(first).startswith(".checkpoints")
     with small_files(100_000):
-        assert stage_fails(command) == f"error: {first} cannot be written: File too large"
+        assert fails_with(*command.split()) == f"error: {first} cannot be written: File too large"
     assert kept(selected, command) == before
     assert not first.exists()
     assert no_half_files()
-    stage(command)
+    run_stage(*command.split())
     assert kept(selected, command) == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_named(selected, stage_fails):
+def test_a_read_only_folder_is_named(selected, fails_with):
     folder = Path("metrics/train")
-    before = kept(selected, "train fine")
+    before = kept(selected, "train.py fine")
     folder.chmod(0o555)
-    message = stage_fails("train fine")
+    message = fails_with("train.py", "fine")
     folder.chmod(0o755)
     assert re.match(f"error: {folder}/.+ cannot be written: Permission denied", message)
-    assert kept(selected, "train fine") == before
+    assert kept(selected, "train.py fine") == before
 
 
-def flip(path):
-    """Flip a bit near the end of a file, and keep its mode."""
-    content, mode = path.read_bytes(), path.stat().st_mode
+def overwrite(path, content):
+    """Replace the content of a write-protected file."""
     path.chmod(0o644)
-    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-    path.chmod(mode)
+    path.write_bytes(content)
+    path.chmod(0o444)
 
 
 @pytest.mark.slow
@@ -211,10 +192,11 @@ def test_a_corrupted_model_in_dvcs_cache_is_named_with_a_fix(repository):
     """DVC trusts write-protected files; our digest detects the change."""
     before = repository.outputs()
     path = repository.folder / MODEL
-    flip(repository.stored(MODEL))
+    content = before[str(MODEL)]
+    overwrite(repository.stored(MODEL), content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     path.unlink()
     repository.dvc("checkout")
-    assert path.read_bytes() != before[str(MODEL)]
+    assert path.read_bytes() != content
     assert repository.is_clean()
     printed = repository.dvc("repro", "--force", "--single-item", "select_model", fails=True)
     assert f"error: {MODEL} is corrupted (its digest does not match); delete it" in printed
@@ -249,9 +231,7 @@ def test_a_truncated_object_in_a_remote_is_not_trained_on(repository):
     repository.dvc("push")
     stored = repository.stored(TRAIN, "remote")
     content = stored.read_bytes()
-    stored.chmod(0o644)
-    stored.write_bytes(content[:100_000])
-    stored.chmod(0o444)
+    overwrite(stored, content[:100_000])
     shutil.rmtree(repository.folder / ".dvc/cache")
     (repository.folder / TRAIN).unlink()
     repository.dvc("pull")
@@ -264,7 +244,6 @@ def test_a_truncated_object_in_a_remote_is_not_trained_on(repository):
     (repository.folder / TRAIN).unlink()
     assert "ERROR: failed to pull data from the cloud" in repository.dvc("pull", fails=True)
     assert not (repository.folder / TRAIN).exists()
-    stored.chmod(0o644)
-    stored.write_bytes(content)
+    overwrite(stored, content)
     repository.dvc("pull")
     assert (repository.folder / TRAIN).read_bytes() == content
