@@ -159,9 +159,9 @@ def test_the_plots_lay_the_configurations_over_each_other(clone, tmp_path):
     [
         (
             lambda document: document["configs"]["fine"].update(lr=-1),
-            "error: params.yaml: configs.fine.lr must be above 0, not -1\n",
+            "error: params.yaml: configs.fine.lr must be greater than 0, not -1\n",
         ),
-        (lambda document: document.update(configs={}), "configs needs 1 or more entries, not {}"),
+        (lambda document: document.update(configs={}), "configs must have at least 1 item, not 0"),
     ],
     ids=["a bad value", "no configuration"],
 )

@@ -19,5 +19,5 @@ def test_invalid_parameter_is_one_line(project, fails_with):
     project.params["configs"]["fine"]["lr"] = -1
     project.write_params()
     before = project.snapshot()
-    assert "params.yaml: configs.fine.lr must be above 0, not -1" in fails_with("check_params.py")
+    assert "params.yaml: configs.fine.lr must be greater than 0, not -1" in fails_with("check_params.py")
     assert project.snapshot() == before

@@ -66,7 +66,7 @@ def test_configuration_is_the_base_with_other_values():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"shift": 1.5}, "shift must be an integer, not 1.5"),
+        ({"shift": 1.5}, "shift must be a valid integer, not 1.5"),
         ({"momentum": 0.0, "nesterov": True}, "needs a momentum above 0 for nesterov"),
     ],
 )
