@@ -9,19 +9,17 @@
 
 import argparse
 import ast
-import csv
-import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar2 import errors, params
+from cifar2 import errors, files, params
 from cifar2.errors import UserError
 from cifar2.evaluation import selection
 
@@ -72,62 +70,38 @@ def source(path: Path, name: str) -> str:
     return textwrap.dedent("\n".join(text.splitlines()[first.lineno - 1 : node.end_lineno])) + "\n"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
-
-
 def _claims(root: Path, times: Mapping[str, str]) -> str:
-    verify = _read(root / "metrics/verify.json")
-    final, mlp = (_read(root / f"metrics/evaluate/{name}.json") for name in ("final", "mlp"))
+    verify = files.read_json(root / "metrics/verify.json")
+    final, mlp = (files.read_json(root / f"metrics/evaluate/{name}.json") for name in ("final", "mlp"))
     all_images, distinct = final["subsets"]
-    rows = [
-        (
-            "hand-written backpropagation against autograd",
-            f"largest relative error {verify['backprop_vs_autograd_max_rel_error']:.1e}",
-            f"in float64; {verify['n_checks']} checks in these four rows",
-        ),
-        (
-            "the same against central differences",
-            f"largest relative error {verify['backprop_vs_finite_difference_max_rel_error']:.1e}",
-            "in float64",
-        ),
-        (
-            "hand-written SGD against `torch.optim.SGD`",
-            f"difference {verify['sgd_vs_torch_max_abs_diff']:g}",
-            "after every step, in float32 and float64",
-        ),
-        (
-            "in-place epoch against backpropagation and SGD",
-            f"largest relative difference {verify['inplace_vs_backprop_and_sgd_max_rel_diff']:.1e}",
-            "after two epochs, in float64",
-        ),
-        (
-            "speed of the in-place epoch, the default",
-            times.get(EPOCH, "not timed"),
-            "`make bench`, interleaved runs",
-        ),
-        (
-            f"test accuracy of the hand-written network, `{mlp['config']}`",
-            f"**{mlp['subsets'][0]['seeds_mean']:.4f}** {_interval(mlp['subsets'][0]['seeds_ci95'])}",
-            f"mean over {mlp['n_seeds']} seeds; the original report: {ORIGINAL['test']} for `fine`, one run",
-        ),
-        (
-            f"test accuracy of the final model, `{final['config']}`",
-            f"**{final['test_accuracy']:.4f}** {_interval(final['test_accuracy_ci95'])}",
-            f"one model, with a fresh seed; {all_images['n']:,} images, never used for training or selection",
-        ),
-        (
-            "the same, without near-duplicates",
-            f"{distinct['accuracy']:.4f}",
-            f"{distinct['n']:,} images that resemble no training or validation image",
-        ),
-    ]
-    return (
-        f"{_table(('claim', 'value', 'how'), rows)}\n"
-        "Ranges are 95 % intervals, except that of the speed. Measured on two cores of an AMD EPYC without a GPU, with "
-        "Linux, Python 3.11, "
-        f"{', '.join(_versions(root))}.\n"
-    )
+    # The locked versions of the packages that the numbers depend on.
+    locked = dict(re.findall(r"^([\w-]+)==(\S+)", (root / "requirements.txt").read_text(), re.MULTILINE))
+    versions = ", ".join(f"{name} {locked[name]}" for name in ("torch", "torchvision", "dvc"))
+    return f"""\
+| claim | value | how |
+| --- | --- | --- |
+| hand-written backpropagation against autograd \
+| largest relative error {verify["backprop_vs_autograd_max_rel_error"]:.1e} \
+| in float64; {verify["n_checks"]} checks in these four rows |
+| the same against central differences \
+| largest relative error {verify["backprop_vs_finite_difference_max_rel_error"]:.1e} | in float64 |
+| hand-written SGD against `torch.optim.SGD` \
+| difference {verify["sgd_vs_torch_max_abs_diff"]:g} | after every step, in float32 and float64 |
+| in-place epoch against backpropagation and SGD \
+| largest relative difference {verify["inplace_vs_backprop_and_sgd_max_rel_diff"]:.1e} | after two epochs, in float64 |
+| speed of the in-place epoch, the default | {times.get(EPOCH, "not timed")} | `make bench`, interleaved runs |
+| test accuracy of the hand-written network, `{mlp["config"]}` \
+| **{mlp["subsets"][0]["seeds_mean"]:.4f}** {_interval(mlp["subsets"][0]["seeds_ci95"])} \
+| mean over {mlp["n_seeds"]} seeds; the original report: {ORIGINAL["test"]} for `fine`, one run |
+| test accuracy of the final model, `{final["config"]}` \
+| **{final["test_accuracy"]:.4f}** {_interval(final["test_accuracy_ci95"])} \
+| one model, with a fresh seed; {all_images["n"]:,} images, never used for training or selection |
+| the same, without near-duplicates | {distinct["accuracy"]:.4f} \
+| {distinct["n"]:,} images that resemble no training or validation image |
+
+Ranges are 95 % intervals, except that of the speed. Measured on two cores of an AMD EPYC without a GPU, with Linux, \
+Python 3.11, {versions}.
+"""
 
 
 def _interval(bounds: Sequence[float]) -> str:
@@ -135,38 +109,28 @@ def _interval(bounds: Sequence[float]) -> str:
     return f"({low:.4f} to {high:.4f})"
 
 
-def _versions(root: Path) -> list[str]:
-    """The locked versions of the packages that the numbers depend on."""
-    locked = dict(re.findall(r"^([\w-]+)==(\S+)", (root / "requirements.txt").read_text(), re.MULTILINE))
-    return [f"{name} {locked[name]}" for name in ("torch", "torchvision", "dvc")]
+def _table(*rows: Sequence[str]) -> str:
+    """``rows`` as a table, the first as its header."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
 
 
 def _steps(root: Path, times: Mapping[str, str]) -> str:
     """The columns of ``_all_steps`` that a reader looks for first."""
-    header, *rows = [(*row[:3], *row[-2:]) for row in _step_rows(root, times)]
-    return _table(header, rows)
+    return _table(*((*row[:3], *row[-2:]) for row in _step_rows(root, times)))
 
 
 def _all_steps(root: Path, times: Mapping[str, str]) -> str:
-    header, *rows = _step_rows(root, times)
-    return _table(header, rows)
+    return _table(*_step_rows(root, times))
 
 
 def _step_rows(root: Path, times: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
-    yield (
-        "step",
-        "configuration",
-        "test accuracy",
-        "without near-duplicates",
-        "validation",
-        "trainable parameters",
-        "training",
-    )
+    accuracies = "test accuracy", "without near-duplicates", "validation"
+    yield "step", "configuration", *accuracies, "trainable parameters", "training"
     yield "the original report, one run", "`fine`", f"{ORIGINAL['test']}", "", f"{ORIGINAL['val']}", "1,643,234", ""
     for family, step in STEPS.items():
         paths = [root / folder / f"metrics/evaluate/{family}.json" for folder in ("", EXTENDED)]
         # The selected one of each pipeline; often the same.
-        selected = {e["config"]: e for e in [_read(path) for path in paths if path.exists()]}
+        selected = {e["config"]: e for e in [files.read_json(path) for path in paths if path.exists()]}
         for name, e in selected.items():
             all_images, distinct = e["subsets"]
             yield (
@@ -181,12 +145,12 @@ def _step_rows(root: Path, times: Mapping[str, str]) -> Iterator[tuple[str, ...]
 
 
 def _ranking(root: Path, _: Mapping[str, str]) -> str:
-    prepare = _read(root / "metrics/prepare.json")
+    prepare = files.read_json(root / "metrics/prepare.json")
     families, metrics = {}, {}
-    for folder in (Path(), Path(EXTENDED)):
-        for row in _rows(root / folder / "metrics/ranking.csv"):
+    for folder in (root, root / EXTENDED):
+        for row in files.read_csv(folder / "metrics/ranking.csv", ("name", "family")):
             families[row["name"]] = row["family"]
-            metrics[row["name"]] = _read(root / folder / f"metrics/train/{row['name']}.json")
+            metrics[row["name"]] = files.read_json(folder / f"metrics/train/{row['name']}.json")
     header = ("rank", "configuration", "family", "validation accuracy", "validation loss", "training accuracy", "gap")
     rows = [
         (
@@ -202,7 +166,7 @@ def _ranking(root: Path, _: Mapping[str, str]) -> str:
         for m in [ranked.metrics]
     ]
     return (
-        f"{_table(header, rows)}\n"
+        f"{_table(header, *rows)}\n"
         f"Trained on {prepare['n_train']:,} images and ranked on {prepare['n_val']:,} others: mean over "
         f"{next(iter(metrics.values()))['n_seeds']} seeds, ± one standard error that counts both seeds and images.\n"
     )
@@ -212,22 +176,12 @@ def _ablation(root: Path, _: Mapping[str, str]) -> str:
     base, *changed = [
         (
             f"`{row['name']}`",
-            f"{float(row['val_accuracy']):.4f} ± {float(row['val_accuracy_se']):.4f}",
-            f"{float(row['difference']):+.4f} ± {float(row['difference_se']):.4f}",
+            f"{row['val_accuracy']:.4f} ± {row['val_accuracy_se']:.4f}",
+            f"{row['difference']:+.4f} ± {row['difference_se']:.4f}",
         )
-        for row in _rows(root / EXTENDED / "metrics/ablation.csv")
+        for row in files.read_csv(root / EXTENDED / "metrics/ablation.csv", ("name",))
     ]
-    return _table(("configuration", "validation accuracy", "drop"), [(*base[:2], ""), *changed])
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
+    return _table(("configuration", "validation accuracy", "drop"), (*base[:2], ""), *changed)
 
 
 def timings(text: str) -> dict[str, str]:
@@ -239,7 +193,7 @@ def timings(text: str) -> dict[str, str]:
 
 def _benchmarked(results: Path) -> dict[str, str]:
     """The same times from `make bench` on this machine; none if it did not run."""
-    rows = {row["name"]: row for row in _read(results)["rows"]} if results.exists() else {}
+    rows = {row["name"]: row for row in files.read_json(results)["rows"]} if results.exists() else {}
     on_features = [name for name, c in params.load().configs.items() if c.input == "features"]
     times = {}
     for name, row in rows.items():
@@ -299,19 +253,14 @@ def _run(text: str, root: Path) -> str:
         return CONSOLE.sub(lambda m: m[1] + transcript(m[2], clone, environment) + m[3], text)
 
 
-def fill(root: Path) -> None:
-    """Update the tables and the code of every document."""
-    texts = {path: path.read_text() for path in documents(root)}
-    times = timings("\n".join(texts.values())) | _benchmarked(root / "benchmarks/results.json")
-    for path, text in texts.items():
-        path.write_text(filled(text, root, times))
-
-
 def main() -> None:
     root = Path.cwd()
-    fill(root)
-    for path in documents(root):
-        text = path.read_text()
+    texts = {path: path.read_text() for path in documents(root)}
+    times = timings("\n".join(texts.values())) | _benchmarked(root / "benchmarks/results.json")
+    filled_texts = {path: filled(text, root, times) for path, text in texts.items()}
+    for path, text in filled_texts.items():
+        path.write_text(text)
+    for path, text in filled_texts.items():
         if CONSOLE.search(text):
             path.write_text(_run(text, root))
 
