@@ -1,4 +1,4 @@
-"""The model card: what the final model is, its training data, test results and limitations."""
+"""The model card: what the final model is, its training data and their licence, test results and limitations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,6 +37,10 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
     all_images, unseen = final["subsets"]
     n_images = sum(prepare[f"n_{split}"] for split in refit["trained_on"])
     selected_on = f"{prepare['n_val']:,} {'of these' if 'val' in refit['trained_on'] else 'other'} images"
+    imagenet = """
+The backbone's weights were trained on ImageNet, whose terms allow non-commercial research and education only. Some of
+the test images may be among ImageNet's. This has not been measured; the test accuracy may be too high because of it.
+"""
     rows = "\n".join(
         f"| {m['class']} | {m['precision']:.4f} | {m['recall']:.4f} | {m['f1']:.4f} |" for m in all_images["per_class"]
     )
@@ -53,8 +57,15 @@ PyTorch's up to rounding.
 {n_images:,} images of CIFAR-10's training set (Krizhevsky, 2009). The configuration was selected on
 {selected_on}; the seed of the model took no part in the selection.
 
+## Data and licence
+CIFAR-10 has no licence; its page asks to cite its report (Krizhevsky, "Learning multiple layers of features from tiny
+images", 2009). Its images come from Tiny Images, which programs collected from the web without asking for consent, and
+which its authors withdrew in 2020. About 0.5 % of CIFAR-10's test labels are wrong (Northcutt, Athalye and Mueller,
+"Pervasive label errors in test sets", 2021).
+{imagenet if isinstance(card.configuration, params.Transfer) else ""}
 ## Test results
-On {all_images["n"]:,} test images that nothing was tuned on:
+On {all_images["n"]:,} test images, never used for training or selection. The thresholds for near-duplicates were set by
+eye on pairs of images, without test labels.
 
 * accuracy {final["test_accuracy"]:.4f}, 95 % interval {low:.4f} to {high:.4f} (Wilson)
 * accuracy without the {all_images["n"] - unseen["n"]} images that have a near-duplicate in CIFAR-10's training set: \

@@ -32,7 +32,7 @@ def text(card=CARD, refit=REFIT):
 
 def test_the_card_has_its_sections():
     sections = [line.removeprefix("## ") for line in text().splitlines() if line.startswith("## ")]
-    assert sections == ["Model", "Training data", "Test results", "Limitations"]
+    assert sections == ["Model", "Training data", "Data and licence", "Test results", "Limitations"]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_the_card_has_its_sections():
         "It is a fully connected network (MyNet),\nwith 1,643,234 trainable parameters (configuration `fine`).",
         "9,024 images",
         "selected on\n976 other images",
-        "On 2,000 test images",
+        "On 2,000 test images, never used for training or selection.",
         "accuracy 0.9765, 95 % interval 0.9689 to 0.9823",
         "without the 65 images that have a near-duplicate in CIFAR-10's training set: 0.9757",
         "* area under the ROC curve 0.9966;",
@@ -78,7 +78,9 @@ FEATURES = params.Features(backbone="resnet18", image_size=112, flip_average=Fal
     ],
 )
 def test_the_card_names_the_kind_of_network(changes, kind):
-    assert model_card.kind(CARD.model_copy(update=changes)) == kind
+    card = CARD.model_copy(update=changes)
+    assert model_card.kind(card) == kind
+    assert ("terms allow non-commercial research" in text(card)) == ("pretrained" in kind)
 
 
 def test_images_used_for_selection_and_training_are_named_so():
