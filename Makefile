@@ -31,7 +31,7 @@ sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or 
 compare: install  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
 
-exps: install  ## compare experiments: accuracy by configuration, selected configuration, test accuracy
+exps: install  ## compare experiments: validation accuracy by configuration, selected configuration
 	@python -m tools.exps
 
 watch: install  ## follow the training in progress, from another terminal
@@ -42,7 +42,7 @@ bench: install  ## compare the speed with plain PyTorch (Linux; an hour; writes 
 
 # A process per core, at most eight: each takes a gigabyte of memory.
 PARALLEL = --numprocesses logical --maxprocesses 8
-test: install  ## run the tests on all cores (three to six minutes on two)
+test: install  ## run the tests on all cores (about five minutes on two)
 	pytest $(PARALLEL) --dist worksteal
 
 coverage: install  ## run the tests (half as long again), and list the lines of cifar2/ and stages/ that they miss

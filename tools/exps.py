@@ -1,7 +1,8 @@
 """Compare experiments in a table that fits the terminal: ``make exps``.
 
 `dvc exp show` has a column for every metric and parameter, and truncates what is wider than the terminal. This one
-shows the validation accuracy of each configuration, and the test accuracy of the selected one.
+shows the validation accuracy of each configuration, and the selected one. Test accuracies are left out: experiments are
+compared on the validation set.
 
 ``python -m tools.exps OPTIONS`` passes its options to `dvc exp show`, for example ``--all-commits``.
 """
@@ -59,13 +60,13 @@ def compared(shown: Sequence[Mapping[str, Any]], today: str) -> list[list[str]]:
     listed = list(experiments(shown))
     metrics = [{path: m.get("data") or {} for path, m in data.get("metrics", {}).items()} for _, _, data in listed]
     trained = list(dict.fromkeys(path for by_path in metrics for path in by_path if path.startswith(TRAINED)))
-    rows = [["experiment", "created", "state", "selected", "test", *(Path(path).stem for path in trained)]]
+    rows = [["experiment", "created", "state", "selected", *(Path(path).stem for path in trained)]]
     for (name, state, data), by_path in zip(listed, metrics, strict=True):
         date, _, time = (data.get("timestamp") or "").partition("T")
-        final = by_path.get(FINAL, {})
-        accuracies = [final.get("test_accuracy"), *(by_path.get(path, {}).get("val_accuracy") for path in trained)]
+        selected = by_path.get(FINAL, {}).get("config", "-")
+        accuracies = [by_path.get(path, {}).get("val_accuracy") for path in trained]
         cells = ["-" if accuracy is None else f"{accuracy:.4f}" for accuracy in accuracies]
-        rows.append([name, time[:5] if date == today else date, state, final.get("config", "-"), *cells])
+        rows.append([name, time[:5] if date == today else date, state, selected, *cells])
     if not any(state for _, _, state, *_ in rows[1:]):
         for row in rows:
             del row[2]
@@ -78,7 +79,7 @@ def main() -> None:
     if done.returncode:
         sys.exit(done.returncode)
     rows = compared(json.loads(done.stdout), datetime.now().date().isoformat())
-    print("Validation accuracy by configuration; the selected one and its test accuracy.\n")
+    print("Validation accuracy by configuration, and the selected one.\n")
     print(table(rows, shutil.get_terminal_size((120, 24)).columns))
 
 
