@@ -1,7 +1,6 @@
 """Update the tables, code and transcripts in README.md and docs/: ``make readme``.
 
-* Between ``<!-- TABLE -->`` and ``<!-- end -->``: a table made from ``metrics/``, with the times that ``make bench``
-  measured, if it ran here.
+* Between ``<!-- TABLE -->`` and ``<!-- end -->``: a table made from ``metrics/`` and ``params.yaml``.
 * After ``<!-- code FILE:NAME -->``: the body of that function, from the source.
 * After ``<!-- run -->``: commands with their output.  They run in a scratch clone of the last commit, one clone for
   each document, one block after the other.
@@ -9,36 +8,36 @@
 
 import argparse
 import ast
+import csv
+import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar2 import errors, files, params
+from cifar2 import errors, params
 from cifar2.errors import UserError
 from cifar2.evaluation import selection
 
 # The folder of the extended pipeline.
 EXTENDED = "extended"
 
-TABLES = re.compile(r"(<!-- (claims|steps|all steps|ranking|ablation) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLES = re.compile(r"(<!-- (claims|steps|all steps|ranking|ablation|budget) -->\n).*?(<!-- end -->)", re.DOTALL)
 CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
 CONSOLE = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
 
 # The accuracies of `fine` in the original report: one run, without an interval.
 ORIGINAL = {"val": 0.85, "test": 0.848}
-# The measured times are named after the configurations, and this.
-EPOCH = "an epoch"
 STEPS = {
     "mlp": "the original network, selected from its five configurations",
     "mlp_augmented": "the same network, augmented and regularised",
     "cnn": "a CNN trained from scratch",
-    "transfer": "a linear classifier on ImageNet features",
+    "transfer": "a network pretrained on ImageNet",
 }
 
 
@@ -47,10 +46,17 @@ def documents(root: Path) -> list[Path]:
     return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
 
 
-def filled(text: str, root: Path, times: Mapping[str, str]) -> str:
-    """``text`` with its tables and code from the files in ``root``, and from ``times`` (see ``timings``)."""
-    made = {"claims": _claims, "steps": _steps, "all steps": _all_steps, "ranking": _ranking, "ablation": _ablation}
-    text = TABLES.sub(lambda m: m[1] + made[m[2]](root, times) + m[3], text)
+def filled(text: str, root: Path) -> str:
+    """``text`` with its tables and code from the files in ``root``."""
+    made = {
+        "claims": _claims,
+        "steps": _steps,
+        "all steps": _all_steps,
+        "ranking": _ranking,
+        "ablation": _ablation,
+        "budget": _budget,
+    }
+    text = TABLES.sub(lambda m: m[1] + made[m[2]](root) + m[3], text)
     return CODE.sub(lambda m: m[1] + source(root / m[2], m[3]) + m[4], text)
 
 
@@ -70,38 +76,57 @@ def source(path: Path, name: str) -> str:
     return textwrap.dedent("\n".join(text.splitlines()[first.lineno - 1 : node.end_lineno])) + "\n"
 
 
-def _claims(root: Path, times: Mapping[str, str]) -> str:
-    verify = files.read_json(root / "metrics/verify.json")
-    final, mlp = (files.read_json(root / f"metrics/evaluate/{name}.json") for name in ("final", "mlp"))
-    all_images, distinct = final["subsets"]
-    # The locked versions of the packages that the numbers depend on.
-    locked = dict(re.findall(r"^([\w-]+)==(\S+)", (root / "requirements.txt").read_text(), re.MULTILINE))
-    versions = ", ".join(f"{name} {locked[name]}" for name in ("torch", "torchvision", "dvc"))
-    return f"""\
-| claim | value | how |
-| --- | --- | --- |
-| hand-written backpropagation against autograd \
-| largest relative error {verify["backprop_vs_autograd_max_rel_error"]:.1e} \
-| in float64; {verify["n_checks"]} checks in these four rows |
-| the same against central differences \
-| largest relative error {verify["backprop_vs_finite_difference_max_rel_error"]:.1e} | in float64 |
-| hand-written SGD against `torch.optim.SGD` \
-| difference {verify["sgd_vs_torch_max_abs_diff"]:g} | after every step, in float32 and float64 |
-| in-place epoch against backpropagation and SGD \
-| largest relative difference {verify["inplace_vs_backprop_and_sgd_max_rel_diff"]:.1e} | after two epochs, in float64 |
-| speed of the in-place epoch, the default | {times.get(EPOCH, "not timed")} | `make bench`, interleaved runs |
-| test accuracy of the hand-written network, `{mlp["config"]}` \
-| **{mlp["subsets"][0]["seeds_mean"]:.4f}** {_interval(mlp["subsets"][0]["seeds_ci95"])} \
-| mean over {mlp["n_seeds"]} seeds; the original report: {ORIGINAL["test"]} for `fine`, one run |
-| test accuracy of the final model, `{final["config"]}` \
-| **{final["test_accuracy"]:.4f}** {_interval(final["test_accuracy_ci95"])} \
-| one model, with a fresh seed; {all_images["n"]:,} images, never used for training or selection |
-| the same, without near-duplicates | {distinct["accuracy"]:.4f} \
-| {distinct["n"]:,} images that resemble no training or validation image |
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
 
-Ranges are 95 % intervals, except that of the speed. Measured on two cores of an AMD EPYC without a GPU, with Linux, \
-Python 3.11, {versions}.
-"""
+
+def _claims(root: Path) -> str:
+    verify = _read(root / "metrics/verify.json")
+    final, mlp = (_read(root / f"metrics/evaluate/{name}.json") for name in ("final", "mlp"))
+    all_images, distinct = final["subsets"]
+    rows = [
+        (
+            "hand-written backpropagation against autograd",
+            f"largest relative error {verify['backprop_vs_autograd_max_rel_error']:.1e}",
+            f"in float64; {verify['n_checks']} checks in these four rows",
+        ),
+        (
+            "the same against central differences",
+            f"largest relative error {verify['backprop_vs_finite_difference_max_rel_error']:.1e}",
+            "in float64",
+        ),
+        (
+            "hand-written SGD against `torch.optim.SGD`",
+            f"difference {verify['sgd_vs_torch_max_abs_diff']:g}",
+            "`sgd.py`; after every step, in float32 and float64",
+        ),
+        (
+            "in-place epoch, which trains the MLPs, against backpropagation and SGD",
+            f"largest relative difference {verify['inplace_vs_backprop_and_sgd_max_rel_diff']:.1e}",
+            "after two epochs, in float64",
+        ),
+        (
+            f"test accuracy of the hand-written network, `{mlp['config']}`",
+            f"**{mlp['subsets'][0]['seeds_mean']:.4f}** {_interval(mlp['subsets'][0]['seeds_ci95'])}",
+            f"selected by the rule; mean over {mlp['n_seeds']} seeds, interval over seeds and images; "
+            f"the original report: {ORIGINAL['test']} for `fine`, one run",
+        ),
+        (
+            f"test accuracy of the final model, `{final['config']}`",
+            f"**{final['test_accuracy']:.4f}** {_interval(final['test_accuracy_ci95'])}",
+            f"one model, with a fresh seed, Wilson interval; {all_images['n']:,} images, never used for training or "
+            "selection",
+        ),
+        (
+            "the same, without near-duplicates",
+            f"{distinct['accuracy']:.4f}",
+            f"{distinct['n']:,} images that resemble no training or validation image",
+        ),
+    ]
+    return (
+        f"{_table(('claim', 'value', 'how'), rows)}\n"
+        f"Ranges are 95 % intervals. Computed without a GPU, with {' and '.join(_versions(root))}.\n"
+    )
 
 
 def _interval(bounds: Sequence[float]) -> str:
@@ -109,28 +134,37 @@ def _interval(bounds: Sequence[float]) -> str:
     return f"({low:.4f} to {high:.4f})"
 
 
-def _table(*rows: Sequence[str]) -> str:
-    """``rows`` as a table, the first as its header."""
-    return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
+def _versions(root: Path) -> list[str]:
+    """The locked versions of the packages that the numbers depend on."""
+    locked = dict(re.findall(r"^([\w-]+)==(\S+)", (root / "requirements.txt").read_text(), re.MULTILINE))
+    return [f"{name} {locked[name]}" for name in ("torch", "torchvision")]
 
 
-def _steps(root: Path, times: Mapping[str, str]) -> str:
+def _steps(root: Path) -> str:
     """The columns of ``_all_steps`` that a reader looks for first."""
-    return _table(*((*row[:3], *row[-2:]) for row in _step_rows(root, times)))
+    header, *rows = [(*row[:3], row[-1]) for row in _step_rows(root)]
+    return _table(header, rows)
 
 
-def _all_steps(root: Path, times: Mapping[str, str]) -> str:
-    return _table(*_step_rows(root, times))
+def _all_steps(root: Path) -> str:
+    header, *rows = _step_rows(root)
+    return _table(header, rows)
 
 
-def _step_rows(root: Path, times: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
-    accuracies = "test accuracy", "without near-duplicates", "validation"
-    yield "step", "configuration", *accuracies, "trainable parameters", "training"
-    yield "the original report, one run", "`fine`", f"{ORIGINAL['test']}", "", f"{ORIGINAL['val']}", "1,643,234", ""
+def _step_rows(root: Path) -> Iterator[tuple[str, ...]]:
+    yield (
+        "step",
+        "configuration",
+        "test accuracy",
+        "without near-duplicates",
+        "validation",
+        "trainable parameters",
+    )
+    yield "the original report, one run", "`fine`", f"{ORIGINAL['test']}", "", f"{ORIGINAL['val']}", "1,643,234"
     for family, step in STEPS.items():
         paths = [root / folder / f"metrics/evaluate/{family}.json" for folder in ("", EXTENDED)]
         # The selected one of each pipeline; often the same.
-        selected = {e["config"]: e for e in [files.read_json(path) for path in paths if path.exists()]}
+        selected = {e["config"]: e for e in [_read(path) for path in paths if path.exists()]}
         for name, e in selected.items():
             all_images, distinct = e["subsets"]
             yield (
@@ -139,18 +173,30 @@ def _step_rows(root: Path, times: Mapping[str, str]) -> Iterator[tuple[str, ...]
                 f"**{all_images['seeds_mean']:.4f}** {_interval(all_images['seeds_ci95'])}",
                 f"{distinct['seeds_mean']:.4f}",
                 f"{e['val_accuracy']:.4f}",
-                f"{e['n_parameters']:,}",
-                times.get(name, ""),
+                _trainable(e["n_parameters"], name, root),
             )
 
 
-def _ranking(root: Path, _: Mapping[str, str]) -> str:
-    prepare = files.read_json(root / "metrics/prepare.json")
+def _trainable(n: int, name: str, root: Path) -> str:
+    """The number of trainable parameters of a configuration, and the frozen backbone below them, if it has one."""
+    all_params = params.load(root / "params.yaml")
+    configuration = (all_params.configs | all_params.extended_configs)[name]
+    if not isinstance(configuration, params.Transfer) or configuration.trainable_blocks == "all":
+        return f"{n:,}"
+    backbone = configuration.backbone or all_params.features.backbone
+    frozen = (
+        f"the first blocks of `{backbone}` are frozen" if configuration.trainable_blocks else f"`{backbone}` is frozen"
+    )
+    return f"{n:,}; {frozen}"
+
+
+def _ranking(root: Path) -> str:
+    prepare = _read(root / "metrics/prepare.json")
     families, metrics = {}, {}
-    for folder in (root, root / EXTENDED):
-        for row in files.read_csv(folder / "metrics/ranking.csv", ("name", "family")):
+    for folder in (Path(), Path(EXTENDED)):
+        for row in _rows(root / folder / "metrics/ranking.csv"):
             families[row["name"]] = row["family"]
-            metrics[row["name"]] = files.read_json(folder / f"metrics/train/{row['name']}.json")
+            metrics[row["name"]] = _read(root / folder / f"metrics/train/{row['name']}.json")
     header = ("rank", "configuration", "family", "validation accuracy", "validation loss", "training accuracy", "gap")
     rows = [
         (
@@ -166,49 +212,59 @@ def _ranking(root: Path, _: Mapping[str, str]) -> str:
         for m in [ranked.metrics]
     ]
     return (
-        f"{_table(header, *rows)}\n"
+        f"{_table(header, rows)}\n"
         f"Trained on {prepare['n_train']:,} images and ranked on {prepare['n_val']:,} others: mean over "
         f"{next(iter(metrics.values()))['n_seeds']} seeds, ± one standard error that counts both seeds and images.\n"
     )
 
 
-def _ablation(root: Path, _: Mapping[str, str]) -> str:
+def _ablation(root: Path) -> str:
     base, *changed = [
         (
             f"`{row['name']}`",
-            f"{row['val_accuracy']:.4f} ± {row['val_accuracy_se']:.4f}",
-            f"{row['difference']:+.4f} ± {row['difference_se']:.4f}",
+            f"{float(row['val_accuracy']):.4f} ± {float(row['val_accuracy_se']):.4f}",
+            f"{float(row['difference']):+.4f} ± {float(row['difference_se']):.4f}",
         )
-        for row in files.read_csv(root / EXTENDED / "metrics/ablation.csv", ("name",))
+        for row in _rows(root / EXTENDED / "metrics/ablation.csv")
     ]
-    return _table(("configuration", "validation accuracy", "drop"), (*base[:2], ""), *changed)
+    return _table(("configuration", "validation accuracy", "drop"), [(*base[:2], ""), *changed])
 
 
-def timings(text: str) -> dict[str, str]:
-    """The times that ``text`` already states: training of a configuration, and the speed of an epoch."""
-    times = dict(re.findall(r"^\|[^|]+\| `(\w+)` \|.*\| (\d+ s[^|]*) \|$", text, re.MULTILINE))
-    epoch = re.search(r"\| (\d\.\d\d times as fast [^|]*) \|", text)
-    return times | ({EPOCH: epoch[1]} if epoch else {})
+def _budget(root: Path) -> str:
+    """The trainings of every configuration, of the final model and of the sweep."""
+    all_params, prepare = params.load(root / "params.yaml"), _read(root / "metrics/prepare.json")
+    n_train, default = prepare["n_train"], all_params.train.epochs
+    trained = []
+    for folder, configs in (("", all_params.configs), (EXTENDED, all_params.extended_configs)):
+        for name, configuration in configs.items():
+            m = _read(root / folder / f"metrics/train/{name}.json")
+            # A run that stops early has fewer epochs.
+            n_epochs = len(_rows(root / folder / f"metrics/curves/{name}.csv"))
+            parameters = _trainable(m["n_parameters"], name, root)
+            trained.append((f"`{name}`", m["n_seeds"], configuration.epochs or default, n_epochs * n_train, parameters))
+    refit, curve = _read(root / "metrics/refit.json"), _rows(root / "metrics/refit_curve.csv")
+    final = next(row for row in trained if row[0] == f"`{refit['config']}`")
+    n_images = len(curve) * sum(prepare[f"n_{split}"] for split in refit["trained_on"])
+    trained.append((f"the final model, {final[0]}", 1, final[2], n_images, final[4]))
+    base, n_trials = all_params.sweep.base, len(_rows(root / "metrics/sweep.csv")) * len(all_params.sweep.seeds)
+    started = next(row for row in trained if row[0] == f"`{base}`")
+    trained.append(("the trials of the sweep", n_trials, started[2], n_trials * started[2] * n_train, started[4]))
+    rows = [(name, str(n), str(epochs), f"{images:,}", parameters) for name, n, epochs, images, parameters in trained]
+    return (
+        f"{_table(('configuration', 'trainings', 'epochs', 'images seen', 'trainable parameters'), rows)}\n"
+        f"{sum(row[1] for row in trained)} trainings on {n_train:,} images, one per seed. Images are counted once per "
+        "epoch and training.\n"
+    )
 
 
-def _benchmarked(results: Path) -> dict[str, str]:
-    """The same times from `make bench` on this machine; none if it did not run."""
-    rows = {row["name"]: row for row in files.read_json(results)["rows"]} if results.exists() else {}
-    on_features = [name for name, c in params.load().configs.items() if c.input == "features"]
-    times = {}
-    for name, row in rows.items():
-        if row["module"] == "families":
-            configuration = name.removeprefix("train_")
-            once = f" + {rows['features']['ours']:.0f} s once for features" * (configuration in on_features)
-            times[configuration] = f"{row['ours']:.0f} s{once}"
-    if "epoch_vs_best_torch" in rows:
-        row = rows["epoch_vs_best_torch"]
-        low, high = row["spread"]
-        times[EPOCH] = (
-            f"{row['ratio']:.2f} times as fast as the best plain PyTorch (quartiles {low:.2f} to {high:.2f} over "
-            f"{row['rounds']} rounds)"
-        )
-    return times
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
 
 
 def commands(block: str) -> list[str]:
@@ -253,14 +309,17 @@ def _run(text: str, root: Path) -> str:
         return CONSOLE.sub(lambda m: m[1] + transcript(m[2], clone, environment) + m[3], text)
 
 
+def fill(root: Path) -> None:
+    """Update the tables and the code of every document."""
+    for path in documents(root):
+        path.write_text(filled(path.read_text(), root))
+
+
 def main() -> None:
     root = Path.cwd()
-    texts = {path: path.read_text() for path in documents(root)}
-    times = timings("\n".join(texts.values())) | _benchmarked(root / "benchmarks/results.json")
-    filled_texts = {path: filled(text, root, times) for path, text in texts.items()}
-    for path, text in filled_texts.items():
-        path.write_text(text)
-    for path, text in filled_texts.items():
+    fill(root)
+    for path in documents(root):
+        text = path.read_text()
         if CONSOLE.search(text):
             path.write_text(_run(text, root))
 

@@ -80,7 +80,7 @@ FEATURES = params.Features(backbone="resnet18", image_size=112, flip_average=Fal
 def test_the_card_names_the_kind_of_network(changes, kind):
     card = CARD.model_copy(update=changes)
     assert model_card.kind(card) == kind
-    assert ("terms allow non-commercial research" in text(card)) == ("pretrained" in kind)
+    assert ("terms allow non-commercial research" in text(card)) == isinstance(card.configuration, params.Transfer)
 
 
 def test_images_used_for_selection_and_training_are_named_so():
