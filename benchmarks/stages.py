@@ -123,8 +123,8 @@ def _stages(folder: Path) -> list[Row]:
         ("stages/features.py",),
         ("stages/train.py", "fine"),
         ("stages/select_model.py",),
-        ("stages/refit.py",),
-        ("stages/evaluate.py", "mlp"),
+        ("stages/refit.py", "final"),
+        ("stages/evaluate.py", "data/models/mlp.safetensors"),
     ]
     found = []
     for stage in stages:

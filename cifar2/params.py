@@ -218,11 +218,25 @@ class Transfer(Configuration):
 AnyConfiguration = Annotated[Mlp | Cnn | Transfer, Field(discriminator="model")]
 
 
-class Ablation(_Strict):
+class Variants(_Strict):
     """Variants of a configuration: the name of the base, and for each variant the parameters that differ."""
 
     base: Name
     changes: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+
+
+class Ablation(_Strict):
+    """Variants that take something away from a configuration, and variants that add something to one."""
+
+    downwards: Variants
+    upwards: Variants
+
+
+class Replication(_Strict):
+    """Configurations to train with many seeds: 0 to ``n_seeds`` - 1."""
+
+    configs: Annotated[list[Name], Field(min_length=1)]
+    n_seeds: Annotated[int, Field(ge=2)]
 
 
 class Extended(_Strict):
@@ -230,6 +244,7 @@ class Extended(_Strict):
 
     configs: dict[Name, AnyConfiguration]
     ablation: Ablation
+    replication: Replication
 
 
 def changed(base: Configuration, changes: Mapping[str, Any]) -> AnyConfiguration:
@@ -321,32 +336,48 @@ class Params(_Strict):
     @property
     def extended_configs(self) -> dict[str, AnyConfiguration]:
         """All configurations of the extended pipeline, by name: its own, and the variants of the ablation."""
-        ablation = self.extended.ablation
-        base = self.configs[ablation.base]
-        return self.extended.configs | {name: changed(base, changes) for name, changes in ablation.changes.items()}
+        variants = {
+            name: changed(self.configs[group.base], changes)
+            for _, group in self.extended.ablation
+            for name, changes in group.changes.items()
+        }
+        return self.extended.configs | variants
 
     @model_validator(mode="after")
     def _ablation_changes_a_configuration(self) -> Self:
-        ablation = self.extended.ablation
-        if ablation.base not in self.configs:
-            raise ValueError(
-                f"has extended.ablation.base: {ablation.base}, which is not in configs"
-                + did_you_mean(ablation.base, self.configs, "they are")
-            )
-        if self.configs[ablation.base].input != "prepared":
-            raise ValueError(f"has extended.ablation.base: {ablation.base}, which needs input: prepared")
-        for name, changes in ablation.changes.items():
-            for fixed in sorted({"model", "family", "input"} & changes.keys()):
-                raise ValueError(f"has extended.ablation.changes.{name}.{fixed}, which a variant cannot change")
-            try:
-                changed(self.configs[ablation.base], changes)
-            except ValidationError as error:
-                raise ValueError(f"has extended.ablation.changes.{name}: {explain(error)}") from None
+        for direction, group in self.extended.ablation:
+            place = f"extended.ablation.{direction}"
+            if group.base not in self.configs:
+                raise ValueError(
+                    f"has {place}.base: {group.base}, which is not in configs"
+                    + did_you_mean(group.base, self.configs, "they are")
+                )
+            if self.configs[group.base].input != "prepared":
+                raise ValueError(f"has {place}.base: {group.base}, which needs input: prepared")
+            for name, changes in group.changes.items():
+                for fixed in sorted({"model", "family", "input"} & changes.keys()):
+                    raise ValueError(f"has {place}.changes.{name}.{fixed}, which a variant cannot change")
+                try:
+                    changed(self.configs[group.base], changes)
+                except ValidationError as error:
+                    raise ValueError(f"has {place}.changes.{name}: {explain(error)}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _replicated_configurations_exist(self) -> Self:
+        for name in self.extended.replication.configs:
+            if name not in self.configs:
+                raise ValueError(
+                    f"has extended.replication.configs: {name}, which is not in configs"
+                    + did_you_mean(name, self.configs, "they are")
+                )
+            if self.configs[name].input != "prepared":
+                raise ValueError(f"has extended.replication.configs: {name}, which needs input: prepared")
         return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        extended = [*self.extended.configs, *self.extended.ablation.changes]
+        extended = [*self.extended.configs, *(name for _, group in self.extended.ablation for name in group.changes)]
         for name in extended:
             if name in self.configs or extended.count(name) > 1:
                 raise ValueError(f"has {name} twice in configs and extended; rename one of them")

@@ -1,4 +1,4 @@
-"""Measure the best configuration of a family, or the final model, on the test set: ``python stages/evaluate.py NAME``.
+"""Evaluate a model on the test set: ``python stages/evaluate.py data/models/NAME.safetensors``.
 
 No other stage trains or selects anything on the test set.
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.dataset import splits
-from cifar2.evaluation.metrics import Bin, calibration, metrics_of_seeds, misclassified, roc
+from cifar2.evaluation.metrics import N_BINS, Bin, calibration, measure, misclassified, roc
+from cifar2.evaluation.uncertainty import prediction_interval
 from cifar2.figures import canvas
 from cifar2.figures import evaluate as figures
 from cifar2.networks import classifier, inference
@@ -26,13 +27,13 @@ N_IMAGES = 24
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="a family of configurations, or final")
-    parser.add_argument("--extended", action="store_true", help="the best one under `extended`")
-    arguments = parser.parse_args()
-    name, root = arguments.name, Path("extended" if arguments.extended else "")
+    parser.add_argument("model", type=Path, help="a file below data/models/ or extended/data/models/")
+    model = parser.parse_args().model
+    name, root = model.stem, Path("extended" if model.parts[0] == "extended" else "")
     hardware.fix_convolutions(params.load().train.threads)
     test = splits.load(PREPARED / "test.safetensors")
-    card, networks, accuracies = classifier.load(root / f"data/models/{name}.safetensors")
+    card, networks, accuracies = classifier.load(model)
+    n_seeds, n, classes = len(networks), len(test.labels), test.classes
 
     x = inference.inputs(card, test.x)
     flip_average = card.configuration.flip_average
@@ -40,45 +41,50 @@ def main() -> None:
     pairs = files.read_csv(PREPARED / "near_duplicates.csv", ())
     seen = torch.isin(test.index, torch.tensor([int(pair["test_index"]) for pair in pairs]))
     subsets = [
-        {"images": images, "n": int(kept.sum()), **metrics_of_seeds(logits[:, kept], test.labels[kept], test.classes)}
+        {"images": images, **measure(logits[:, kept], test.labels[kept], classes)}
         for images, kept in (("all", torch.ones_like(seen)), ("without near-duplicates", ~seen))
     ]
-    # Figures and tables that cannot show a mean over models show the first: the final model, or the first seed.
+    predicted = logits.argmax(2)
+    # Curves and images are of the first seed, which their titles name.
     probabilities = torch.softmax(logits[0].double(), 1)
-    confidence, predicted = probabilities.max(1)
     wrong = misclassified(probabilities, test.labels)
     # For the report, and for stage export to compare with.
     files.write_tensors(
         root / f"data/evaluated/{name}.safetensors",
         {"logits": logits, "labels": test.labels, "mistakes": wrong, "mistaken_images": test.x[wrong]},
-        {"config": card.name, "classes": test.classes},
+        {"config": card.name, "classes": classes},
     )
 
     metrics, plots = root / "metrics/evaluate", root / "metrics/figures"
     files.write_csv(
         metrics / f"{name}_predictions.csv",
-        ("actual", "predicted"),
-        [(test.classes[t], test.classes[p]) for t, p in zip(test.labels, predicted, strict=True)],
+        ("seed", "actual", "predicted"),
+        [
+            (seed, classes[t], classes[p])
+            for seed, of_seed in zip(networks, predicted, strict=True)
+            for t, p in zip(test.labels, of_seed, strict=True)
+        ],
     )
-    rates = roc(probabilities, test.labels, test.classes)
+    rates = roc(probabilities, test.labels, classes)
     files.write_csv(metrics / f"{name}_roc.csv", ("class", "false_positive_rate", "true_positive_rate"), rates)
-    files.write_csv(metrics / f"{name}_calibration.csv", Bin._fields, calibration(probabilities, test.labels))
-    matrix, title = subsets[0]["confusion_matrix"], f"{name}: {len(test.labels):,} test images"
-    canvas.write(plots / f"confusion_{name}.png", figures.confusion(matrix, test.classes, title))
-    captions = [
-        f"{test.classes[test.labels[i]]}, predicted\n{test.classes[predicted[i]]} ({confidence[i]:.2%})"
-        for i in wrong[:N_IMAGES]
-    ]
-    title = f"{name}: most confident misclassified test images"
-    canvas.write(plots / f"mistakes_{name}.png", figures.misclassified(test.x[wrong[:N_IMAGES]], captions, title))
+    files.write_csv(metrics / f"{name}_calibration.csv", Bin._fields, calibration(probabilities, test.labels, N_BINS))
+    seeds, first = (f"{n_seeds} seeds x ", ", first seed") if n_seeds > 1 else ("", "")
+    matrix, title = subsets[0]["confusion_matrix"], f"{name} ({card.name}): {seeds}{n:,} test images"
+    canvas.write(plots / f"confusion_{name}.png", figures.confusion(matrix, classes, title))
+    shown = wrong[:N_IMAGES]
+    title = f"{name} ({card.name}): most confident misclassified test images{first}"
+    gallery = figures.misclassified(test.x[shown], test.labels[shown], probabilities[shown], classes, title)
+    canvas.write(plots / f"mistakes_{name}.png", gallery)
+    accuracy = subsets[0]["accuracy"]
     files.write_json(
         metrics / f"{name}.json",
         {
             "config": card.name,
-            "test_accuracy": subsets[0]["accuracy"],
-            "test_accuracy_ci95": subsets[0]["accuracy_ci95"],
+            "test_accuracy": accuracy["mean"],
+            "test_accuracy_ci95": accuracy["ci95"],
+            "one_new_run_pi95": prediction_interval(accuracy["of_seeds"]) if n_seeds > 1 else None,
             **accuracies,
-            "n_seeds": len(networks),
+            "n_seeds": n_seeds,
             "n_parameters": classifier.n_parameters(next(iter(networks.values()))),
             "confusion_matrix": matrix,
             "subsets": subsets,

@@ -27,7 +27,11 @@ def main() -> None:
     evaluated, _ = files.read_tensors(Path("data/evaluated/final.safetensors"))
     metrics = {
         name: files.read_json(Path("metrics") / path)
-        for name, path in {"prepare": "prepare.json", "refit": "refit.json", "final": "evaluate/final.json"}.items()
+        for name, path in {
+            "prepare": "prepare.json",
+            "refit": "refit/final.json",
+            "final": "evaluate/final.json",
+        }.items()
     }
     onnx = export.to_onnx(card, networks["final"])
     expected, logits = evaluated["logits"][0], export.run(onnx, test.x, threads)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
@@ -22,9 +23,13 @@ N_PAIRS = 72
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     parameters = params.load()
-    sets = divide(parameters.data)
+    cifar = cifar10.load(parameters.data.sources, Path(parameters.data.folder))
+    all_classes = divide(cifar, parameters.data, cifar10.CLASSES)
+    sets = divide(cifar, parameters.data, parameters.data.classes)
     train, val, test = sets.values()
-    counts = {name: splits.class_counts(name, split) for name, split in sets.items()}
+    for name, split in sets.items():
+        splits.check_counts(name, split)
+    counts = {name: splits.counts(split) for name, split in sets.items()}
     mean, std = splits.channel_statistics(train.x)
     # Test images with a near-duplicate are not new to a trained network; evaluate measures the others apart.
     seen = splits.join(train, val)
@@ -55,6 +60,7 @@ def main() -> None:
         {
             **{f"n_{name}": len(split.labels) for name, split in sets.items()},
             "class_counts": counts,
+            "all_classes": {name: splits.counts(split) for name, split in all_classes.items()},
             "n_near_duplicates": len(pairs.test),
             "channel_mean": mean,
             "channel_std": std,
@@ -62,9 +68,8 @@ def main() -> None:
     )
 
 
-def divide(data: params.Data) -> dict[str, splits.Split]:
-    """The images of the chosen classes, as training, validation and test sets."""
-    cifar = cifar10.load(data.sources, Path(data.folder))
+def divide(cifar: cifar10.Cifar10, data: params.Data, classes: Sequence[str]) -> dict[str, splits.Split]:
+    """The images of some classes, as training, validation and test sets."""
     train_index, val_index = splits.split_indices(len(cifar.train_labels), data.val_fraction, data.split_seed)
     sources = {
         "train": (cifar.train_images, cifar.train_labels, train_index),
@@ -72,7 +77,7 @@ def divide(data: params.Data) -> dict[str, splits.Split]:
         "test": (cifar.test_images, cifar.test_labels, torch.arange(len(cifar.test_labels))),
     }
     return {
-        name: splits.select(torch.from_numpy(images), torch.from_numpy(labels), index, cifar10.CLASSES, data.classes)
+        name: splits.select(torch.from_numpy(images), torch.from_numpy(labels), index, cifar10.CLASSES, classes)
         for name, (images, labels, index) in sources.items()
     }
 

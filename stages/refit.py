@@ -1,4 +1,8 @@
-"""Train the final model: the selected configuration with a fresh seed, which played no part in the selection."""
+"""Train a final model, a selected configuration with a fresh seed: ``python stages/refit.py NAME``.
+
+NAME is ``final`` for the best of all, or ``final_mlp`` for the best of the original report's family.  The seed played
+no part in the selection.
+"""
 
 import argparse
 import sys
@@ -17,14 +21,14 @@ from cifar2.training.run import Run
 # isort: split
 from pydantic import TypeAdapter, ValidationError
 
-SELECTED = Path("data/models/selected.json")
-
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="final or final_mlp")
+    final = parser.parse_args().name
     parameters = params.load()
     refit = parameters.refit
-    name, configuration = selected()
+    name, configuration = selected(Path(f"data/models/selected/{final}.json"))
     if refit.include_val and configuration.early_stopping:
         raise errors.UserError(f"params.yaml: refit.include_val leaves no validation set to stop {name} early by")
 
@@ -35,8 +39,8 @@ def main() -> None:
     run = Run(name, configuration, parameters, *sets)
     depends_on = {"card": run.card, "train": parameters.train, "refit": refit}
     with (
-        checkpoint.kept("final", depends_on, inputs, Path(__file__)) as checkpoints,
-        Progress(f"final {name}", configuration.epochs or parameters.train.epochs) as progress,
+        checkpoint.kept(final, depends_on, inputs, Path(__file__)) as checkpoints,
+        Progress(f"{final} {name}", configuration.epochs or parameters.train.epochs) as progress,
     ):
         try:
             for epoch in run.epochs([refit.seed], checkpoints):
@@ -51,26 +55,26 @@ def main() -> None:
             "val_accuracy": score(network, run.val, configuration.flip_average).accuracy if run.val else None,
             "train_accuracy": score(network, run.train, configuration.flip_average).accuracy,
         }
-        classifier.save(Path("data/models/final.safetensors"), run.card, {"final": network}, accuracies)
-        record.write_curves(Path("metrics/refit_curve.csv"), name, [curve])
+        classifier.save(Path(f"data/models/{final}.safetensors"), run.card, {"final": network}, accuracies)
+        record.write_curves(Path(f"metrics/refit/{final}_curve.csv"), name, [curve])
         files.write_json(
-            Path("metrics/refit.json"),
+            Path(f"metrics/refit/{final}.json"),
             {
                 "config": name,
                 **accuracies,
-                "kept_epoch": [record.kept_epoch(curve, configuration)],
+                "kept_epoch": run.kept_epochs,
                 "trained_on": ["train", "val"] if refit.include_val else ["train"],
             },
         )
 
 
-def selected() -> tuple[str, params.AnyConfiguration]:
+def selected(path: Path) -> tuple[str, params.AnyConfiguration]:
     """The name of the selected configuration, and the configuration."""
-    document = files.read_json(SELECTED)
+    document = files.read_json(path)
     try:
         return document["name"], TypeAdapter(params.AnyConfiguration).validate_python(document["configuration"])
     except ValidationError as error:
-        raise files.corrupted(SELECTED, error) from error
+        raise files.corrupted(path, error) from error
 
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@ from cifar2 import errors, files, params
 from cifar2.deploy import model_card
 from cifar2.figures import canvas
 from cifar2.figures import report as figures
+from cifar2.mynet import MyNet
 from cifar2.networks import classifier
-from cifar2.report import charts, page
+from cifar2.report import charts, original, page
 
 METRICS, FIGURES, MODELS = Path("metrics"), Path("metrics/figures"), Path("data/models")
-# The best test accuracy of the original report (one run, no interval), and its classes.
-ORIGINAL, ORIGINAL_CLASSES = 0.848, {"airplane", "bird"}
 # Hidden units in the figure, and misclassified images on the page.
 N_UNITS, N_IMAGES = 48, 100
 # The text columns of the tables.
 TEXT = ("class", "configuration", "family", "name")
+IMAGES = ("samples", "near_duplicates", "untrained", "mistakes_final_mlp")
 
 
 def main() -> None:
@@ -27,39 +27,45 @@ def main() -> None:
     parameters = params.load()
     metrics = {name: read(name) for name in ("prepare", "verify", "select")}
     families = {name: read(f"evaluate/{name}") for name in metrics["select"]["best_per_family"]}
-    ranking, curves = rows("ranking"), rows("curves")
-    mlps = [row for row in ranking if row["family"] == "mlp"]
-    best = max(mlps, key=lambda row: float(row["val_accuracy"]))
-    evaluated, about = files.read_tensors(Path("data/evaluated/final.safetensors"))
-    classes = about["classes"]
-    first_layer = draw_first_layer()
-    images = {name: files.read(FIGURES / f"{name}.png") for name in ("samples", "near_duplicates")}
+    evaluated = {name: files.read_tensors(Path(f"data/evaluated/{name}.safetensors")) for name in (*families, "final")}
+    final, about = evaluated["final"]
+    classes, ranking, curves = about["classes"], rows("ranking"), rows("curves")
+    card, networks, _ = classifier.load(MODELS / "mlp.safetensors")
+    mlp = next(iter(networks.values()))
+    assert isinstance(mlp, MyNet)  # noqa: S101 (for mypy)
     values = {
         "classes": classes,
-        "original": ORIGINAL if set(classes) == ORIGINAL_CLASSES else None,
+        "original": original if set(classes) == original.CLASSES else None,
+        "chosen": read(f"evaluate/{original.CHOSEN}"),
         **metrics,
-        "checks": parameters.verify,
+        "parameters": parameters,
         "final": read("evaluate/final"),
+        "final_mlp": read("evaluate/final_mlp"),
         "families": families,
         "mlp": families["mlp"],
+        "mlps": [row for row in ranking if row["family"] == "mlp"],
+        "layers": page.layers(mlp),
         "ranking": ranking,
         "diverged": sorted(set(parameters.configs) - {row["name"] for row in ranking}),
-        "reason": page.reason(ranking),
+        "reason": page.reason(ranking, metrics["select"]["resamples"]),
         "kind": model_card.kind(classifier.load(MODELS / "final.safetensors")[0]),
-        "mlps": mlps,
-        "n_near": sum(row["val_accuracy"] >= best["val_accuracy"] - best["val_accuracy_se"] for row in mlps),
-        "steps": page.steps(families),
-        "n_misclassified": len(evaluated["mistakes"]),
-        "misclassified": page.misclassified(evaluated, classes, N_IMAGES),
+        "steps": page.steps({name: evaluated[name][0] for name in families}),
+        "n_misclassified": len(final["mistakes"]),
+        "misclassified": page.misclassified(final, classes, N_IMAGES),
     }
     by_name = {
         "val_loss": charts.curves(curves, "val_loss", "validation loss (cross-entropy)"),
         "val_accuracy": charts.curves(curves, "val_accuracy", "validation accuracy"),
         "train_loss": charts.curves(curves, "train_loss", "training loss (cross-entropy)"),
+        "train_accuracy": charts.curves(curves, "train_accuracy", "training accuracy"),
         "ranking": charts.ranking(ranking),
         "roc": charts.roc(rows("evaluate/final_roc"), classes),
         "calibration": charts.calibration(rows("evaluate/final_calibration")),
     }
+    weights = mlp.w(1).detach()
+    largest = weights.norm(dim=1).argsort(descending=True, stable=True)[:N_UNITS]
+    first_layer = figures.first_layer(weights[largest].view(-1, 3, 32, 32), f"{card.name}: weights of the first layer")
+    images = {name: files.read(FIGURES / f"{name}.png") for name in IMAGES}
     # All inputs are read before anything is written.
     canvas.write(FIGURES / "first_layer.png", first_layer)
     images["first_layer"] = files.read(FIGURES / "first_layer.png")
@@ -73,14 +79,6 @@ def read(name: str) -> dict[str, Any]:
 
 def rows(name: str) -> list[dict[str, Any]]:
     return files.read_csv(METRICS / f"{name}.csv", TEXT)
-
-
-def draw_first_layer() -> canvas.Figure:
-    """The hidden units of the best MLP with the largest weights."""
-    card, networks, _ = classifier.load(MODELS / "mlp.safetensors")
-    weights = next(next(iter(networks.values())).parameters()).detach()
-    largest = weights.norm(dim=1).argsort(descending=True, stable=True)[:N_UNITS]
-    return figures.first_layer(weights[largest].view(-1, 3, 32, 32), f"{card.name}: weights of the first layer")
 
 
 if __name__ == "__main__":

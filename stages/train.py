@@ -7,7 +7,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
 from cifar2.dataset import splits
-from cifar2.evaluation.summary import Summary
+from cifar2.evaluation import summary
+from cifar2.evaluation.summary import Summary, summarise
 from cifar2.networks import classifier
 from cifar2.training import checkpoint, record
 from cifar2.training.loop import Diverged
@@ -41,13 +42,15 @@ def main() -> None:
             print(f"{name} diverged at {reason}")
 
         # No number instead of a NaN.
-        summary = dict.fromkeys(Summary._fields) if diverged else run.summary()._asdict()
+        results = summary.nothing() if diverged else run.results()
+        measured = dict.fromkeys(Summary._fields) if diverged else summarise(results, run.kept_epochs)._asdict()
         networks = {f"seed{seed}": n for seed, n in zip(train_params.seeds, run.networks, strict=False)}
-        accuracies = {key: summary[key] for key in ("val_accuracy", "train_accuracy")}
+        accuracies = {key: measured[key] for key in ("val_accuracy", "train_accuracy")}
+        summary.save(root / f"data/validated/{name}.safetensors", results)
         classifier.save(root / f"data/models/train/{name}.safetensors", run.card, networks, accuracies)
         record.write_curves(root / f"metrics/curves/{name}.csv", name, run.curves)
         counts = {"n_seeds": len(train_params.seeds), "n_parameters": run.n_parameters}
-        files.write_json(root / f"metrics/train/{name}.json", {**summary, **counts, "diverged": diverged})
+        files.write_json(root / f"metrics/train/{name}.json", {**measured, **counts, "diverged": diverged})
 
 
 if __name__ == "__main__":

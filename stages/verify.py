@@ -10,6 +10,7 @@ from cifar2.dataset import splits
 from cifar2.dataset.examples import examples
 from cifar2.figures import canvas
 from cifar2.figures import verify as figures
+from cifar2.mynet import MyNet
 from cifar2.verification import largest
 
 # isort: split
@@ -33,9 +34,17 @@ def main() -> None:
     full = gradcheck.Case(n_l, parameters.train.activation, "identity", "cross_entropy", 32)
     checks = verification.check_all(x, images.y, full, parameters.verify)
 
+    untrained = MyNet(n_l, full.activation, full.output_activation)
+    with torch.no_grad():
+        probabilities = torch.softmax(untrained(x).double(), 1)
+    by_class = dict(zip(split.classes, probabilities[0].tolist(), strict=True))
+    hidden = {l: untrained.a[l][0] for l in range(1, untrained.L)}
+
     # Numbers and figure are written also if a check failed: they show where.
     figure = figures.gradient_errors(checks.gradients, checks.tolerances)
     canvas.write(Path("metrics/figures/gradient_errors.png"), figure)
+    picture = figures.untrained(split.x[0], hidden, by_class, split.classes[split.labels[0]])
+    canvas.write(Path("metrics/figures/untrained.png"), picture)
     rows = [
         {"layer": layer, "activation": activation}
         | {method: largest([error]) for method, error in found._asdict().items()}
@@ -43,7 +52,7 @@ def main() -> None:
     ]
     counts = {"n_checks": len(checks.names), "passed": not checks.failed}
     largest_errors = {c.metric: largest(c.errors.values()) for c in checks.comparisons}
-    files.write_json(Path("metrics/verify.json"), {**largest_errors, **counts, "by_layer": rows})
+    files.write_json(Path("metrics/verify.json"), {**largest_errors, **counts, "by_layer": rows, "untrained": by_class})
     for comparison, name in checks.failed:
         raise errors.UserError(
             f"verification failed in {len(checks.failed)} of its checks; {name}: error {comparison.errors[name]:.1e} "

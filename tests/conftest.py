@@ -26,13 +26,18 @@ from PIL import Image
 
 from cifar2 import files, params
 from cifar2.dataset import splits
+from cifar2.evaluation import selection
 from tests.clone import ROOT, new_clone, read, run
 
 SIZES = {"train": 60, "val": 24, "test": 30}
 # Features of efficientnet_lite0.
 N_FEATURES = 1280
-# The arguments of `evaluate`: the families of the project below, and the final model.
-EVALUATED = ["mlp", "mlp_augmented", "cnn", "transfer", "final"]
+# The models that `evaluate` measures in the project below, by name.
+MODELS = {"fine": "data/models/train/fine.safetensors"} | {
+    name: f"data/models/{name}.safetensors"
+    for name in ("mlp", "mlp_augmented", "cnn", "transfer", "final_mlp", "final")
+}
+EVALUATED = list(MODELS)
 NEAR_DUPLICATES = "test_index,train_index,mirrored,similarity\n3,10,False,0.9512\n17,2,True,0.7345\n8,2,False,0.7120\n"
 
 # The background jobs of a shell, and their children, ignore Ctrl-C by default.
@@ -42,6 +47,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the stages that tests start
+
+# Enough resamples to see what is selected.
+selection.RESAMPLES = 20
 
 # The same examples in every run, no deadline, and nothing left behind.
 settings.register_profile(
@@ -95,7 +103,11 @@ class Project:
         self.params["configs"]["convolutional"] = small(self.params["extended"]["configs"]["convolutional"])
         self.params["extended"] = {
             "configs": {},
-            "ablation": {"base": "augmented", "changes": {"without_flip": {"flip": False}}},
+            "ablation": {
+                "downwards": {"base": "augmented", "changes": {"without_flip": {"flip": False}}},
+                "upwards": {"base": "precise", "changes": {"longer": {"epochs": 3}}},
+            },
+            "replication": {"configs": ["fine", "smooth"], "n_seeds": 3},
         }
         self.params["features"] |= {"backbone": "efficientnet_lite0", "image_size": 32, "flip_average": False}
         self.params["verify"] |= {
@@ -236,13 +248,17 @@ def trained(project: Project, run_stage: Callable[..., None], once: Callable[...
 @pytest.fixture
 def selected(trained: Project, run_stage: Callable[..., None], once: Callable[..., Project]) -> Project:
     """The project after ``select_model`` and ``refit`` too."""
-    return once("selected", trained, lambda: [run_stage("select_model.py"), run_stage("refit.py")])
+    return once(
+        "selected",
+        trained,
+        lambda: [run_stage("select_model.py"), *(run_stage("refit.py", name) for name in ("final_mlp", "final"))],
+    )
 
 
 @pytest.fixture
 def evaluated(selected: Project, run_stage: Callable[..., None], once: Callable[..., Project]) -> Project:
     """The project after ``evaluate`` for every family and for the final model."""
-    return once("evaluated", selected, lambda: [run_stage("evaluate.py", name) for name in EVALUATED])
+    return once("evaluated", selected, lambda: [run_stage("evaluate.py", model) for model in MODELS.values()])
 
 
 @pytest.fixture
@@ -253,7 +269,8 @@ def to_report(evaluated: Project, run_stage: Callable[..., None], once: Callable
         run_stage("verify.py")
         counts = {name: {"airplane": n // 2, "bird": n - n // 2} for name, n in SIZES.items()}
         sizes = {f"n_{name}": n for name, n in SIZES.items()}
-        files.write_json(Path("metrics/prepare.json"), {**sizes, "class_counts": counts, "n_near_duplicates": 3})
+        document = {**sizes, "class_counts": counts, "all_classes": counts, "n_near_duplicates": 3}
+        files.write_json(Path("metrics/prepare.json"), document)
         for seed, name in enumerate(("samples", "near_duplicates")):
             image = random_split(1, seed).x[0]
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(f"metrics/figures/{name}.png")
@@ -262,7 +279,7 @@ def to_report(evaluated: Project, run_stage: Callable[..., None], once: Callable
         test = splits.load(path)
         brightness = torch.linspace(0, 255, SIZES["test"]).to(torch.uint8).view(-1, 1, 1, 1)
         splits.save(path, replace(test, x=brightness.expand_as(test.x).contiguous()))
-        run_stage("evaluate.py", "final")
+        run_stage("evaluate.py", MODELS["final"])
 
     return once("to_report", evaluated, do)
 

@@ -17,7 +17,7 @@ from tools import readme
 METRICS = [
     path
     for folder in ("metrics", "extended/metrics")
-    for pattern in ("**/*.json", "ranking.csv", "ablation.csv", "sweep.csv")
+    for pattern in ("**/*.json", "ranking.csv", "ablation.csv", "replication.csv", "sweep.csv")
     for path in (ROOT / folder).glob(pattern)
 ]
 

@@ -91,10 +91,16 @@ def test_each_kind_of_model_has_its_own_keys(tmp_path, document):
 
 
 def test_ablation_variants_are_the_base_with_changes(tmp_path, document):
-    document["extended"]["ablation"]["changes"] = {"without_flip": {"flip": False, "epochs": 3}}
+    document["extended"]["ablation"] = {
+        "downwards": {"base": "augmented", "changes": {"without_flip": {"flip": False, "epochs": 3}}},
+        "upwards": {"base": "fine", "changes": {"longer": {"epochs": 60}}},
+    }
     loaded = load(tmp_path, document)
-    variant = loaded.configs["augmented"].model_copy(update={"flip": False, "epochs": 3})
-    assert loaded.extended_configs == loaded.extended.configs | {"without_flip": variant}
+    variants = {
+        "without_flip": loaded.configs["augmented"].model_copy(update={"flip": False, "epochs": 3}),
+        "longer": loaded.configs["fine"].model_copy(update={"epochs": 60}),
+    }
+    assert loaded.extended_configs == loaded.extended.configs | variants
 
 
 @pytest.mark.parametrize(
@@ -159,17 +165,36 @@ def test_ablation_variants_are_the_base_with_changes(tmp_path, document):
         ("extended.configs.fine", CNN, "params.yaml: has fine twice in configs and extended"),
         ("extended.configs.without_flip", CNN, "has without_flip twice in configs and extended"),
         ("extended", None, "extended must be a mapping"),
-        ("extended.ablation.base", "augment", "extended.ablation.base: augment, which is not in configs; did you mean"),
-        ("extended.ablation.base", "linear", "has extended.ablation.base: linear, which needs input: prepared"),
-        ("extended.ablation.changes", {}, "extended.ablation.changes must have at least 1 item"),
+        ("extended.replication.configs", ["fin"], "configs: fin, which is not in configs; did you mean fine?"),
+        ("extended.replication.configs", ["linear"], "replication.configs: linear, which needs input: prepared"),
+        ("extended.replication.n_seeds", 1, "extended.replication.n_seeds must be greater than or equal to 2, not 1"),
         (
-            "extended.ablation.changes.a",
-            {"model": "cnn"},
-            "extended.ablation.changes.a.model, which a variant cannot change",
+            "extended.ablation.downwards.base",
+            "augment",
+            "extended.ablation.downwards.base: augment, which is not in configs; did you mean",
         ),
-        ("extended.ablation.changes.a", {"lr": 0}, "has extended.ablation.changes.a: lr must be greater than 0, not 0"),
-        ("extended.ablation.changes.a", {"flips": True}, "changes.a: has no key flips; did you mean flip?"),
-        ("extended.ablation.changes.a/b", {"flip": True}, "extended.ablation.changes.a/b must begin with a to z"),
+        (
+            "extended.ablation.downwards.base",
+            "linear",
+            "has extended.ablation.downwards.base: linear, which needs input: prepared",
+        ),
+        ("extended.ablation.downwards.changes", {}, "extended.ablation.downwards.changes must have at least 1 item"),
+        (
+            "extended.ablation.downwards.changes.a",
+            {"model": "cnn"},
+            "extended.ablation.downwards.changes.a.model, which a variant cannot change",
+        ),
+        (
+            "extended.ablation.downwards.changes.a",
+            {"lr": 0},
+            "has extended.ablation.downwards.changes.a: lr must be greater than 0, not 0",
+        ),
+        ("extended.ablation.downwards.changes.a", {"flips": True}, "changes.a: has no key flips; did you mean flip?"),
+        (
+            "extended.ablation.downwards.changes.a/b",
+            {"flip": True},
+            "extended.ablation.downwards.changes.a/b must begin with a to z",
+        ),
         ("features.backbone", 18, "features.backbone must be a valid string, not 18"),
         ("features.image_size", 0, "features.image_size must be greater than 0, not 0"),
         ("features.size", 64, "features has no key size; it has backbone, image_size, flip_average"),
@@ -286,6 +311,8 @@ def leaves(tree, keys=()):
 
 SMALL = read(ROOT / "params.yaml")
 SMALL["configs"] = {name: SMALL["configs"][name] for name in ("fine", "augmented", "linear")}
+SMALL["extended"]["ablation"]["upwards"] = {"base": "fine", "changes": {"sixty_epochs": {"epochs": 60}}}
+SMALL["extended"]["replication"]["configs"] = ["fine"]
 
 
 @pytest.mark.parametrize("value", [None, -1, 2**70, float("nan"), "a", [], {}], ids=repr)

@@ -8,32 +8,31 @@
 
 import argparse
 import ast
-import csv
-import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar2 import errors, params
+from cifar2 import errors, files, params
 from cifar2.errors import UserError
-from cifar2.evaluation import selection
+from cifar2.report import original
 
 # The folder of the extended pipeline.
 EXTENDED = "extended"
 
-TABLES = re.compile(r"(<!-- (claims|steps|all steps|ranking|ablation|budget) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLES = re.compile(
+    r"(<!-- (claims|steps|all steps|original|ranking|replication|ablation|budget) -->\n).*?(<!-- end -->)", re.DOTALL
+)
 CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
 CONSOLE = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
 
-# The accuracies of `fine` in the original report: one run, without an interval.
-ORIGINAL = {"val": 0.85, "test": 0.848}
 STEPS = {
+    "fine": "its choice here",
     "mlp": "the original network, selected from its five configurations",
     "mlp_augmented": "the same network, augmented and regularised",
     "cnn": "a CNN trained from scratch",
@@ -52,7 +51,9 @@ def filled(text: str, root: Path) -> str:
         "claims": _claims,
         "steps": _steps,
         "all steps": _all_steps,
+        "original": _original,
         "ranking": _ranking,
+        "replication": _replication,
         "ablation": _ablation,
         "budget": _budget,
     }
@@ -76,105 +77,108 @@ def source(path: Path, name: str) -> str:
     return textwrap.dedent("\n".join(text.splitlines()[first.lineno - 1 : node.end_lineno])) + "\n"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
-
-
 def _claims(root: Path) -> str:
-    verify = _read(root / "metrics/verify.json")
-    final, mlp = (_read(root / f"metrics/evaluate/{name}.json") for name in ("final", "mlp"))
+    verify = files.read_json(root / "metrics/verify.json")
+    final, mlp = (files.read_json(root / f"metrics/evaluate/{name}.json") for name in ("final", "mlp"))
     all_images, distinct = final["subsets"]
-    rows = [
-        (
-            "hand-written backpropagation against autograd",
-            f"largest relative error {verify['backprop_vs_autograd_max_rel_error']:.1e}",
-            f"in float64; {verify['n_checks']} checks in these four rows",
-        ),
-        (
-            "the same against central differences",
-            f"largest relative error {verify['backprop_vs_finite_difference_max_rel_error']:.1e}",
-            "in float64",
-        ),
-        (
-            "hand-written SGD against `torch.optim.SGD`",
-            f"difference {verify['sgd_vs_torch_max_abs_diff']:g}",
-            "`sgd.py`; after every step, in float32 and float64",
-        ),
-        (
-            "in-place epoch, which trains the MLPs, against backpropagation and SGD",
-            f"largest relative difference {verify['inplace_vs_backprop_and_sgd_max_rel_diff']:.1e}",
-            "after two epochs, in float64",
-        ),
-        (
-            f"test accuracy of the hand-written network, `{mlp['config']}`",
-            f"**{mlp['subsets'][0]['seeds_mean']:.4f}** {_interval(mlp['subsets'][0]['seeds_ci95'])}",
-            f"selected by the rule; mean over {mlp['n_seeds']} seeds, interval over seeds and images; "
-            f"the original report: {ORIGINAL['test']} for `fine`, one run",
-        ),
-        (
-            f"test accuracy of the final model, `{final['config']}`",
-            f"**{final['test_accuracy']:.4f}** {_interval(final['test_accuracy_ci95'])}",
-            f"one model, with a fresh seed, Wilson interval; {all_images['n']:,} images, never used for training or "
-            "selection",
-        ),
-        (
-            "the same, without near-duplicates",
-            f"{distinct['accuracy']:.4f}",
-            f"{distinct['n']:,} images that resemble no training or validation image",
-        ),
-    ]
-    return (
-        f"{_table(('claim', 'value', 'how'), rows)}\n"
-        f"Ranges are 95 % intervals. Computed without a GPU, with {' and '.join(_versions(root))}.\n"
-    )
-
-
-def _interval(bounds: Sequence[float]) -> str:
-    low, high = bounds
-    return f"({low:.4f} to {high:.4f})"
-
-
-def _versions(root: Path) -> list[str]:
-    """The locked versions of the packages that the numbers depend on."""
+    # The locked versions of the packages that the numbers depend on.
     locked = dict(re.findall(r"^([\w-]+)==(\S+)", (root / "requirements.txt").read_text(), re.MULTILINE))
-    return [f"{name} {locked[name]}" for name in ("torch", "torchvision")]
+    versions = " and ".join(f"{name} {locked[name]}" for name in ("torch", "torchvision"))
+    return f"""\
+| claim | value | how |
+| --- | --- | --- |
+| hand-written backpropagation against autograd \
+| largest relative error {verify["backprop_vs_autograd_max_rel_error"]:.1e} \
+| in float64; {verify["n_checks"]} checks in these four rows |
+| the same against central differences \
+| largest relative error {verify["backprop_vs_finite_difference_max_rel_error"]:.1e} | in float64 |
+| hand-written SGD against `torch.optim.SGD` \
+| difference {verify["sgd_vs_torch_max_abs_diff"]:g} | `sgd.py`; after every step, in float32 and float64 |
+| in-place epoch, which trains the MLPs, against backpropagation and SGD \
+| largest relative difference {verify["inplace_vs_backprop_and_sgd_max_rel_diff"]:.1e} | after two epochs, in float64 |
+| test accuracy of the hand-written network, `{mlp["config"]}` \
+| **{mlp["test_accuracy"]:.4f}** {_interval(mlp["test_accuracy_ci95"])} \
+| selected by the rule; mean over {mlp["n_seeds"]} seeds, t interval over seeds and images; the original report: \
+{original.TEST_ACCURACY:.3f} {_interval(original.interval(), 3)} for `{original.CHOSEN}`, one run, Wilson interval |
+| test accuracy of the final model, `{final["config"]}` \
+| **{final["test_accuracy"]:.4f}** {_interval(final["test_accuracy_ci95"])} \
+| one model, with a fresh seed, Wilson interval; {all_images["n"]:,} images, never used for training or selection |
+| the same, without near-duplicates | {distinct["accuracy"]["mean"]:.4f} {_interval(distinct["accuracy"]["ci95"])} \
+| {distinct["n"]:,} images that resemble no training or validation image |
+
+Ranges are 95 % intervals. Computed without a GPU, with {versions}.
+"""
+
+
+def _interval(bounds: Sequence[float], digits: int = 4) -> str:
+    low, high = bounds
+    return f"({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _table(*rows: Sequence[str]) -> str:
+    """``rows`` as a table, the first as its header."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
 
 
 def _steps(root: Path) -> str:
     """The columns of ``_all_steps`` that a reader looks for first."""
-    header, *rows = [(*row[:3], row[-1]) for row in _step_rows(root)]
-    return _table(header, rows)
+    return _table(*((*row[:3], row[-1]) for row in _step_rows(root)))
 
 
 def _all_steps(root: Path) -> str:
-    header, *rows = _step_rows(root)
-    return _table(header, rows)
+    return _table(*_step_rows(root))
 
 
 def _step_rows(root: Path) -> Iterator[tuple[str, ...]]:
-    yield (
-        "step",
-        "configuration",
-        "test accuracy",
-        "without near-duplicates",
-        "validation",
-        "trainable parameters",
-    )
-    yield "the original report, one run", "`fine`", f"{ORIGINAL['test']}", "", f"{ORIGINAL['val']}", "1,643,234"
-    for family, step in STEPS.items():
-        paths = [root / folder / f"metrics/evaluate/{family}.json" for folder in ("", EXTENDED)]
-        # The selected one of each pipeline; often the same.
-        selected = {e["config"]: e for e in [_read(path) for path in paths if path.exists()]}
-        for name, e in selected.items():
-            all_images, distinct = e["subsets"]
+    accuracies = "test accuracy", "without near-duplicates", "validation"
+    yield "step", "configuration", *accuracies, "trainable parameters"
+    run = f"{original.TEST_ACCURACY:.3f} {_interval(original.interval(), 3)}"
+    yield "the original report, one run", f"`{original.CHOSEN}`", run, "", f"{original.VAL_ACCURACY}", "1,643,234"
+    for name, step in STEPS.items():
+        paths = [root / folder / f"metrics/evaluate/{name}.json" for folder in ("", EXTENDED)]
+        for e in [files.read_json(path) for path in paths if path.exists()]:
             yield (
                 step,
-                f"`{name}`",
-                f"**{all_images['seeds_mean']:.4f}** {_interval(all_images['seeds_ci95'])}",
-                f"{distinct['seeds_mean']:.4f}",
+                f"`{e['config']}`",
+                f"**{e['test_accuracy']:.4f}** {_interval(e['test_accuracy_ci95'])}",
+                f"{e['subsets'][1]['accuracy']['mean']:.4f}",
                 f"{e['val_accuracy']:.4f}",
-                _trainable(e["n_parameters"], name, root),
+                _trainable(e["n_parameters"], e["config"], root),
             )
+
+
+def _original(root: Path) -> str:
+    """The original report's question f: the configurations, their parameters and results."""
+    configs = params.load(root / "params.yaml").configs
+    header = ("configuration", "learning rate", "momentum", "weight decay", "validation accuracy", "gap", "selected")
+    ranking = files.read_csv(root / "metrics/ranking.csv", ("name", "family"))
+    rows = [
+        (
+            f"`{row['name']}`",
+            *(f"{value:g}" for value in (c.lr, c.momentum, c.weight_decay)),
+            f"{row['val_accuracy']:.4f} ± {row['val_accuracy_se']:.4f}",
+            f"{row['gap']:.4f} ± {row['gap_se']:.4f}",
+            f"{100 * row['fraction_of_family']:.0f} %",
+        )
+        for row in ranking
+        if row["family"] == "mlp"
+        for c in [configs[row["name"]]]
+    ]
+    chosen, mlp, final = (
+        files.read_json(root / f"metrics/evaluate/{name}.json") for name in (original.CHOSEN, "mlp", "final_mlp")
+    )
+    low, high = chosen["one_new_run_pi95"]
+    deviation = chosen["subsets"][0]["accuracy"]["std"]
+    return (
+        f"{_table(header, *rows)}\n"
+        f"`{chosen['config']}`, the original report's choice, reaches {chosen['test_accuracy']:.4f} on the test images "
+        f"(mean over {chosen['n_seeds']} seeds, standard deviation {deviation:.4f}, 95 % t interval "
+        f"{_interval(chosen['test_accuracy_ci95'])}). One new run would reach {low:.4f} to {high:.4f} (95 % prediction "
+        f"interval); the original report's run has {original.TEST_ACCURACY:.3f}. "
+        f"The rule selects `{mlp['config']}`. "
+        f"Trained once more with a fresh seed, it reaches {final['test_accuracy']:.4f} "
+        f"{_interval(final['test_accuracy_ci95'])} (95 % Wilson interval).\n"
+    )
 
 
 def _trainable(n: int, name: str, root: Path) -> str:
@@ -191,58 +195,90 @@ def _trainable(n: int, name: str, root: Path) -> str:
 
 
 def _ranking(root: Path) -> str:
-    prepare = _read(root / "metrics/prepare.json")
-    families, metrics = {}, {}
-    for folder in (Path(), Path(EXTENDED)):
-        for row in _rows(root / folder / "metrics/ranking.csv"):
-            families[row["name"]] = row["family"]
-            metrics[row["name"]] = _read(root / folder / f"metrics/train/{row['name']}.json")
-    header = ("rank", "configuration", "family", "validation accuracy", "validation loss", "training accuracy", "gap")
+    prepare, select = (files.read_json(root / f"metrics/{name}.json") for name in ("prepare", "select"))
+    accuracies = "validation accuracy", "validation loss", "training accuracy"
+    header = ("rank", "configuration", "family", *accuracies, "gap", "selected from all", "from its family")
     rows = [
         (
-            str(ranked.rank),
-            f"`{ranked.name}`",
-            families[ranked.name],
-            f"{m['val_accuracy']:.4f} ± {m['val_accuracy_se']:.4f}",
-            f"{m['val_loss']:.3f} ± {m['val_loss_se']:.3f}",
-            f"{m['train_accuracy']:.4f}",
-            f"{m['gap']:.4f}",
+            f"{row['rank']:.0f}",
+            f"`{row['name']}`",
+            row["family"],
+            f"{row['val_accuracy']:.4f} ± {row['val_accuracy_se']:.4f}",
+            f"{row['val_loss']:.3f} ± {row['val_loss_se']:.3f}",
+            f"{row['train_accuracy']:.4f}",
+            f"{row['gap']:.4f} ± {row['gap_se']:.4f}",
+            f"{100 * row['fraction']:.0f} %",
+            f"{100 * row['fraction_of_family']:.0f} %",
         )
-        for ranked in selection.rank(metrics)
-        for m in [ranked.metrics]
+        for row in files.read_csv(root / "metrics/ranking.csv", ("name", "family"))
+    ]
+    n_seeds = len(params.load(root / "params.yaml").train.seeds)
+    return (
+        f"{_table(header, *rows)}\n"
+        f"Trained on {prepare['n_train']:,} images and ranked on {prepare['n_val']:,} others: mean over {n_seeds} "
+        "seeds, ± one standard error over seeds and images. The last columns are how often the rule selects a "
+        f"configuration on {select['resamples']:,} resamples of images and seeds.\n"
+    )
+
+
+def _replication(root: Path) -> str:
+    rows = files.read_csv(root / EXTENDED / "metrics/replication.csv", ("name",))
+    n_drawn = len(params.load(root / "params.yaml").train.seeds)
+    header = ("configuration", "validation accuracy", "standard deviation", "one new run", "selected")
+    of_configs = [
+        (
+            f"`{row['name']}`",
+            f"{row['val_accuracy']:.4f}",
+            f"{row['val_accuracy_std']:.4f}",
+            f"{row['one_new_run_low']:.4f} to {row['one_new_run_high']:.4f}",
+            f"{100 * row['fraction']:.0f} %",
+        )
+        for row in rows
     ]
     return (
-        f"{_table(header, rows)}\n"
-        f"Trained on {prepare['n_train']:,} images and ranked on {prepare['n_val']:,} others: mean over "
-        f"{next(iter(metrics.values()))['n_seeds']} seeds, ± one standard error that counts both seeds and images.\n"
+        f"{_table(header, *of_configs)}\n"
+        f"Mean and standard deviation over {rows[0]['n_seeds']:.0f} seeds on the same validation images, and the 95 % "
+        f"prediction interval of one new run. Selected: how often the rule selects the configuration when {n_drawn} "
+        "seeds are drawn, and the images are resampled.\n"
     )
 
 
 def _ablation(root: Path) -> str:
-    base, *changed = [
-        (
+    rows = files.read_csv(root / EXTENDED / "metrics/ablation.csv", ("base", "name"))
+    header = ("base", "variant", "validation accuracy", "change", "95 % interval")
+    variants = [row for row in rows if row["name"] != row["base"]]
+    bases = [
+        (f"`{row['base']}`", "", f"{row['val_accuracy']:.4f} ± {row['val_accuracy_se']:.4f}", "", "")
+        if row["name"] == row["base"]
+        else (
+            "",
             f"`{row['name']}`",
-            f"{float(row['val_accuracy']):.4f} ± {float(row['val_accuracy_se']):.4f}",
-            f"{float(row['difference']):+.4f} ± {float(row['difference_se']):.4f}",
+            f"{row['val_accuracy']:.4f} ± {row['val_accuracy_se']:.4f}",
+            f"{row['difference']:+.4f}",
+            f"{row['low']:+.4f} to {row['high']:+.4f}" + ", shown" * (row["low"] > 0 or row["high"] < 0),
         )
-        for row in _rows(root / EXTENDED / "metrics/ablation.csv")
+        for row in rows
     ]
-    return _table(("configuration", "validation accuracy", "drop"), [(*base[:2], ""), *changed])
+    return (
+        f"{_table(header, *bases)}\n"
+        f"Accuracies ± one standard error. The {len(variants)} intervals hold together with 95 % (t intervals over "
+        "seeds and images with Bonferroni's correction); a change is shown if its interval leaves out 0.\n"
+    )
 
 
 def _budget(root: Path) -> str:
     """The trainings of every configuration, of the final model and of the sweep."""
-    all_params, prepare = params.load(root / "params.yaml"), _read(root / "metrics/prepare.json")
+    all_params, prepare = params.load(root / "params.yaml"), files.read_json(root / "metrics/prepare.json")
     n_train, default = prepare["n_train"], all_params.train.epochs
     trained = []
     for folder, configs in (("", all_params.configs), (EXTENDED, all_params.extended_configs)):
         for name, configuration in configs.items():
-            m = _read(root / folder / f"metrics/train/{name}.json")
+            m = files.read_json(root / folder / f"metrics/train/{name}.json")
             # A run that stops early has fewer epochs.
             n_epochs = len(_rows(root / folder / f"metrics/curves/{name}.csv"))
             parameters = _trainable(m["n_parameters"], name, root)
             trained.append((f"`{name}`", m["n_seeds"], configuration.epochs or default, n_epochs * n_train, parameters))
-    refit, curve = _read(root / "metrics/refit.json"), _rows(root / "metrics/refit_curve.csv")
+    refit, curve = files.read_json(root / "metrics/refit/final.json"), _rows(root / "metrics/refit/final_curve.csv")
     final = next(row for row in trained if row[0] == f"`{refit['config']}`")
     n_images = len(curve) * sum(prepare[f"n_{split}"] for split in refit["trained_on"])
     trained.append((f"the final model, {final[0]}", 1, final[2], n_images, final[4]))
@@ -251,20 +287,14 @@ def _budget(root: Path) -> str:
     trained.append(("the trials of the sweep", n_trials, started[2], n_trials * started[2] * n_train, started[4]))
     rows = [(name, str(n), str(epochs), f"{images:,}", parameters) for name, n, epochs, images, parameters in trained]
     return (
-        f"{_table(('configuration', 'trainings', 'epochs', 'images seen', 'trainable parameters'), rows)}\n"
+        f"{_table(('configuration', 'trainings', 'epochs', 'images seen', 'trainable parameters'), *rows)}\n"
         f"{sum(row[1] for row in trained)} trainings on {n_train:,} images, one per seed. Images are counted once per "
         "epoch and training.\n"
     )
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return files.read_csv(path, ("configuration",))
 
 
 def commands(block: str) -> list[str]:

@@ -60,17 +60,20 @@ def select(images: Tensor, labels: Tensor, index: Tensor, names: Sequence[str], 
     return Split(images[index], relabelled[relabelled >= 0], index, tuple(classes))
 
 
-def class_counts(name: str, split: Split) -> dict[str, int]:
-    """The number of images of each class in the split called ``name``.
+def counts(split: Split) -> dict[str, int]:
+    """The number of images of each class."""
+    return dict(zip(split.classes, split.labels.bincount(minlength=len(split.classes)).tolist(), strict=True))
+
+
+def check_counts(name: str, split: Split) -> None:
+    """Check that the split called ``name`` has images of each class.
 
     Raises:
         UserError: a class has none.
     """
-    counts = dict(zip(split.classes, split.labels.bincount(minlength=len(split.classes)).tolist(), strict=True))
-    for label, n in counts.items():
+    for label, n in counts(split).items():
         if n == 0:
             raise UserError(f"params.yaml: data.val_fraction leaves no {label} in {name}; choose another")
-    return counts
 
 
 def save(path: Path, split: Split) -> None:

@@ -27,7 +27,7 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
     Args:
         card: the description of the model.
         prepare: ``metrics/prepare.json``.
-        refit: ``metrics/refit.json``.
+        refit: ``metrics/refit/final.json``.
         final: ``metrics/evaluate/final.json``.
     """
     *first, last = card.classes
@@ -41,8 +41,10 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
 The backbone's weights were trained on ImageNet, whose terms allow non-commercial research and education only. Some of
 the test images may be among ImageNet's. This has not been measured; the test accuracy may be too high because of it.
 """
+    calibration, by_chance = all_images["calibration_error"], all_images["calibration_error_if_perfect"]
     rows = "\n".join(
-        f"| {m['class']} | {m['precision']:.4f} | {m['recall']:.4f} | {m['f1']:.4f} |" for m in all_images["per_class"]
+        f"| {m['class']} | {' | '.join(_with_interval(m[key]) for key in ('precision', 'recall', 'f1'))} |"
+        for m in all_images["per_class"]
     )
     return f"""# CIFAR-2, final model
 
@@ -67,10 +69,13 @@ which its authors withdrew in 2020. About 0.5 % of CIFAR-10's test labels are wr
 On {all_images["n"]:,} test images, never used for training or selection. The thresholds for near-duplicates were set by
 eye on pairs of images, without test labels.
 
-* accuracy {final["test_accuracy"]:.4f}, 95 % interval {low:.4f} to {high:.4f} (Wilson)
+* accuracy {final["test_accuracy"]:.4f}, 95 % interval {low:.4f} to {high:.4f} (Wilson; the intervals in brackets below
+  are 95 % t intervals over images)
 * accuracy without the {all_images["n"] - unseen["n"]} images that have a near-duplicate in CIFAR-10's training set: \
-{unseen["accuracy"]:.4f}
-* {roc_auc} {all_images["roc_auc"]:.4f}; expected calibration error {all_images["calibration_error"]:.4f}
+{unseen["accuracy"]["mean"]:.4f}
+* {roc_auc} {_with_interval(all_images["roc_auc"])}
+* expected calibration error {_with_interval(calibration)}; a perfectly calibrated classifier with the same confidences
+  would have {by_chance:.4f}, by chance
 
 | class | precision | recall | F1 |
 |---|---|---|---|
@@ -83,3 +88,8 @@ eye on pairs of images, without test labels.
 * The results hold for images like CIFAR-10's. On others expect less, and measure.
 * The model is for learning and teaching. Base no decision that matters on it.
 """
+
+
+def _with_interval(metric: Mapping[str, Any]) -> str:
+    low, high = metric["ci95"]
+    return f"{metric['mean']:.4f} ({low:.4f} to {high:.4f})"

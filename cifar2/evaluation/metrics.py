@@ -1,14 +1,20 @@
-"""Test metrics with confidence intervals."""
+"""Test metrics with 95 % intervals."""
 
 from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score, roc_curve
+from sklearn.metrics import confusion_matrix, roc_curve
 from torch import Tensor
 
-from cifar2.evaluation.uncertainty import standard_error
+from cifar2.evaluation.uncertainty import estimate, pseudo_values
+
+# Bins of predictions with similar confidence.
+N_BINS = 10
+# The draws behind the calibration error of a perfectly calibrated classifier.
+DRAWS = 1000
 
 
 def accuracy_interval(n_correct: int, n: int) -> list[float]:
@@ -17,62 +23,151 @@ def accuracy_interval(n_correct: int, n: int) -> list[float]:
     return [float(interval.low), float(interval.high)]
 
 
-def accuracy_over_seeds(correct: Tensor) -> dict[str, Any]:
-    """The mean accuracy of models that differ by their seed.
+class Statistic(NamedTuple):
+    """A statistic of one model, and the contribution of each of N examples to it.
 
-    Args:
-        correct: bool, seeds x examples.
-
-    Returns:
-        ``mean``; ``std``, the standard deviation over seeds (None for one seed); ``ci95``, the mean plus and minus 1.96
-        standard errors over seeds and images, [low, high].
+    The contributions are such that the uncertainty of their mean is that of the statistic.
     """
-    over_seeds = correct.double().mean(1)
-    mean, margin = over_seeds.mean().item(), 1.96 * standard_error(correct)
-    return {
-        "mean": mean,
-        "std": over_seeds.std().item() if len(correct) > 1 else None,
-        "ci95": [max(0.0, mean - margin), min(1.0, mean + margin)],
-    }
+
+    value: float
+    contributions: Tensor
 
 
-def classification_metrics(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """The metrics of a classifier.
+def measure(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """The metrics of models that differ by their seed.
 
     Args:
-        probabilities: N x classes, each row a distribution.
+        logits: seeds x N x classes.
         labels: N true labels.
         classes: the names of the labels.
 
     Returns:
-        ``accuracy`` with ``accuracy_ci95``; ``roc_auc`` (the second class against the first, or with more classes the
-        mean over each class against the rest); ``calibration_error``; ``per_class``, a list of class name, precision,
-        recall and F1; ``confusion_matrix`` (rows true, columns predicted).
+        ``n``, the number of examples; ``accuracy``; ``roc_auc`` (the second class against the first, or with more
+        classes the mean over each class against the rest); ``calibration_error``, and ``calibration_error_if_perfect``,
+        the mean that a perfectly calibrated classifier with the same confidences would have, above 0 by chance alone;
+        ``per_class``, a list of class name, precision, recall and F1; ``confusion_matrix`` (rows true, columns
+        predicted), the sum over the seeds.  Accuracy, area, calibration error and those of each class are as from
+        ``over_seeds``.
     """
-    predicted = probabilities.argmax(1)
-    labels_, predicted_ = labels.numpy(), predicted.numpy()
-    indices = list(range(len(classes)))
-    precision, recall, f1, _ = precision_recall_fscore_support(labels_, predicted_, labels=indices, zero_division=0.0)
-    scores = probabilities.double().numpy()
-    n_correct = int((predicted == labels).sum())
+    probabilities = torch.softmax(logits.double(), 2)
+    matrices = [_confusion(p, labels) for p in probabilities]
+    by_seed = [
+        {
+            "accuracy": accuracy(p, labels),
+            "roc_auc": roc_auc(p, labels),
+            "calibration_error": calibration_error(p, labels),
+        }
+        for p in probabilities
+    ]
+    per_class = [class_metrics(matrix, labels, p.argmax(1)) for matrix, p in zip(matrices, probabilities, strict=True)]
     return {
-        "accuracy": n_correct / len(labels),
-        "accuracy_ci95": accuracy_interval(n_correct, len(labels)),
-        "roc_auc": float(roc_auc_score(labels_, scores[:, 1] if len(classes) == 2 else scores, multi_class="ovr")),
-        "calibration_error": calibration_error(calibration(probabilities, labels)),
+        "n": len(labels),
+        **{name: over_seeds([of_seed[name] for of_seed in by_seed]) for name in by_seed[0]},
+        "calibration_error_if_perfect": fmean(chance_calibration_error(p) for p in probabilities),
         "per_class": [
-            {"class": name, "precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i])}
+            {"class": name} | {key: over_seeds([rows[i][key] for rows in per_class]) for key in per_class[0][i]}
             for i, name in enumerate(classes)
         ],
-        "confusion_matrix": confusion_matrix(labels_, predicted_, labels=indices).tolist(),
+        "confusion_matrix": torch.stack(matrices).sum(0).tolist(),
     }
 
 
-def metrics_of_seeds(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """The metrics of the first seed, and the accuracy over all of them; ``logits``: seeds x N x classes."""
-    over_seeds = accuracy_over_seeds(logits.argmax(2) == labels)
-    first = classification_metrics(torch.softmax(logits[0].double(), 1), labels, classes)
-    return first | {f"seeds_{key}": value for key, value in over_seeds.items()}
+def over_seeds(statistics: Sequence[Statistic]) -> dict[str, Any]:
+    """A statistic of models that differ by their seed, with its values.
+
+    Returns:
+        ``mean``; ``std``, the standard deviation over the seeds, None for one; ``ci95``, the 95 % interval of the mean,
+        cut off at 0 and 1; ``kind``, of this interval: t over seeds and examples (see ``uncertainty``), or for the
+        accuracy of a single model, whose contributions are whether each prediction is correct, Wilson's; ``of_seeds``.
+    """
+    values = [statistic.value for statistic in statistics]
+    mean = fmean(values)
+    contributions = torch.stack([statistic.contributions for statistic in statistics])
+    if len(values) == 1 and contributions.dtype == torch.bool:
+        interval = accuracy_interval(int(contributions.sum()), contributions.numel())
+        kind = "Wilson, over images"
+    else:
+        low, high = estimate(contributions)._replace(mean=mean).interval()
+        interval = [max(0.0, low), min(1.0, high)]
+        kind = "t, over seeds and images" if len(values) > 1 else "t, over images"
+    std = stdev(values) if len(values) > 1 else None
+    return {"mean": mean, "std": std, "ci95": interval, "kind": kind, "of_seeds": values}
+
+
+def accuracy(probabilities: Tensor, labels: Tensor) -> Statistic:
+    """The fraction of correct predictions."""
+    correct = probabilities.argmax(1) == labels
+    return Statistic(correct.double().mean().item(), correct)
+
+
+def roc_auc(probabilities: Tensor, labels: Tensor) -> Statistic:
+    """The area under the ROC curve of the second class, or with more classes the mean over all of them.
+
+    It is the fraction of pairs of an example of the class and one of another that are in the right order, an equal
+    score counting half.  Without one example, its pairs are missing.  (DeLong et al., 1988.)
+    """
+    n_classes = probabilities.shape[1]
+    areas = [_area(probabilities[:, i], labels == i) for i in ([1] if n_classes == 2 else range(n_classes))]
+    values, contributions = zip(*areas, strict=True)
+    return Statistic(fmean(values), torch.stack(contributions).mean(0))
+
+
+def _area(scores: Tensor, positive: Tensor) -> Statistic:
+    scores = scores.double().contiguous()
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    # The pairs of each example that are in the right order.
+    in_order = torch.where(
+        positive, _n_below(scores, scores[~positive]), n_positive - _n_below(scores, scores[positive])
+    )
+    value = (in_order[positive].sum() / (n_positive * n_negative)).item()
+    n_left = n_positive * n_negative - torch.where(positive, n_negative, n_positive)
+    without = (in_order[positive].sum() - in_order) / n_left.clamp_min(1)
+    return Statistic(value, pseudo_values(value, without))
+
+
+def _n_below(scores: Tensor, others: Tensor) -> Tensor:
+    """How many of ``others`` each score exceeds; an equal one counts half."""
+    others = others.sort().values
+    return (torch.searchsorted(others, scores) + torch.searchsorted(others, scores, right=True)).double() / 2
+
+
+def _confusion(probabilities: Tensor, labels: Tensor) -> Tensor:
+    indices = range(probabilities.shape[1])
+    return torch.from_numpy(confusion_matrix(labels.numpy(), probabilities.argmax(1).numpy(), labels=indices))
+
+
+def class_metrics(matrix: Tensor, labels: Tensor, predicted: Tensor) -> list[dict[str, Statistic]]:
+    """``precision``, ``recall`` and ``f1`` of each class, 0 where nothing was predicted or there is no example.
+
+    Args:
+        matrix: the confusion matrix, rows true, columns predicted.
+        labels: N true labels.
+        predicted: N predicted labels.
+    """
+    whole = _precision_recall_f1(matrix)
+    # Without an example, its cell of the matrix is smaller by one; all examples of a cell are alike.
+    cells = [(t, p) for t in range(len(matrix)) for p in range(len(matrix))]
+    smaller = {cell: matrix.clone() for cell in cells}
+    for cell, changed in smaller.items():
+        changed[cell] -= 1
+    by_cell = torch.stack([torch.stack(_precision_recall_f1(smaller[cell])) for cell in cells])
+    without = by_cell[labels * len(matrix) + predicted]  # N x metric x class
+    return [
+        {
+            key: Statistic(whole[k][i].item(), pseudo_values(whole[k][i].item(), without[:, k, i]))
+            for k, key in enumerate(("precision", "recall", "f1"))
+        }
+        for i in range(len(matrix))
+    ]
+
+
+def _precision_recall_f1(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    correct, n_predicted, n_true = matrix.diagonal().double(), matrix.sum(0), matrix.sum(1)
+    return (
+        correct / n_predicted.clamp_min(1),
+        correct / n_true.clamp_min(1),
+        2 * correct / (n_predicted + n_true).clamp_min(1),
+    )
 
 
 def misclassified(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -109,7 +204,7 @@ class Bin(NamedTuple):
     accuracy_high: float
 
 
-def calibration(probabilities: Tensor, labels: Tensor, n_bins: int = 10) -> list[Bin]:
+def calibration(probabilities: Tensor, labels: Tensor, n_bins: int) -> list[Bin]:
     """Accuracy by confidence.
 
     Args:
@@ -118,7 +213,6 @@ def calibration(probabilities: Tensor, labels: Tensor, n_bins: int = 10) -> list
         n_bins: number of bins; predictions are sorted by confidence, and bins have the same size up to one.
     """
     confidence, predicted = probabilities.max(1)
-    order = confidence.argsort(stable=True)
     correct = predicted == labels
     return [
         Bin(
@@ -127,13 +221,40 @@ def calibration(probabilities: Tensor, labels: Tensor, n_bins: int = 10) -> list
             correct[part].double().mean().item(),
             *accuracy_interval(int(correct[part].sum()), len(part)),
         )
-        for part in order.tensor_split(min(n_bins, len(order)))
+        for part in _bins(confidence, n_bins)
     ]
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """The expected calibration error: the mean difference of confidence and accuracy, weighted by predictions.
+def calibration_error(probabilities: Tensor, labels: Tensor) -> Statistic:
+    """The expected calibration error: the mean difference of confidence and accuracy in bins of equal size.
 
     (Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", 2015.)
     """
-    return sum(b.n * abs(b.confidence - b.accuracy) for b in bins) / sum(b.n for b in bins)
+    confidence, predicted = probabilities.max(1)
+    excess = confidence - (predicted == labels).double()
+    bins = _bins(confidence, N_BINS)
+    sums = torch.stack([excess[part].sum() for part in bins])
+    total, without = sums.abs().sum(), torch.zeros_like(excess)
+    for part, of_bin in zip(bins, sums, strict=True):
+        without[part] = total - of_bin.abs() + (of_bin - excess[part]).abs()
+    n = len(excess)
+    value = (total / n).item()
+    return Statistic(value, pseudo_values(value, without / max(1, n - 1)))
+
+
+def chance_calibration_error(probabilities: Tensor) -> float:
+    """The mean calibration error of a classifier with these confidences whose every prediction is calibrated.
+
+    Chance alone moves the accuracy of a bin away from its confidence, so it is not 0.  Its correct predictions are
+    drawn at random.
+    """
+    confidence = probabilities.max(1).values
+    draws = torch.rand(DRAWS, len(confidence), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    excess = confidence - (draws < confidence).double()
+    sums = torch.stack([excess[:, part].sum(1) for part in _bins(confidence, N_BINS)])
+    return (sums.abs().sum(0).mean() / len(confidence)).item()
+
+
+def _bins(confidence: Tensor, n_bins: int) -> Sequence[Tensor]:
+    """The indices of the predictions, sorted by confidence, in bins of the same size up to one."""
+    return confidence.argsort(stable=True).tensor_split(min(n_bins, len(confidence)))

@@ -1,18 +1,85 @@
-"""The standard error of a mean over seeds and images."""
+"""The uncertainty of means over seeds and images, which are both samples."""
 
 import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
 
+from scipy.special import stdtrit
 from torch import Tensor
+
+LEVEL = 0.95
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds and examples.
+
+    Attributes:
+        mean: the mean.
+        standard_error: its standard error.
+        degrees_of_freedom: of the t distribution that (mean - true mean) / standard error approximately follows.
+    """
+
+    mean: float
+    standard_error: float
+    degrees_of_freedom: float
+
+    def interval(self, comparisons: int = 1) -> list[float]:
+        """The 95 % t interval, [low, high].
+
+        Args:
+            comparisons: number of intervals of which all shall hold with 95 % (Bonferroni's correction).
+        """
+        margin = quantile(self.degrees_of_freedom, comparisons) * self.standard_error
+        return [self.mean - margin, self.mean + margin]
+
+
+def estimate(values: Tensor) -> Estimate:
+    """The mean of ``values``, seeds x examples, where seeds and examples are both random and each meets each other.
+
+    A value is the mean plus an effect of its seed, an effect of its example, and a rest.  The mean square of each of
+    the three (as in a two-way analysis of variance) estimates its variance.  That of a mean over S seeds and N examples
+    is (seeds + examples - rest) / (S N): the first two contain the rest, which counts once.  A negative effect counts
+    as none.  The degrees of freedom are Satterthwaite's ("An approximate distribution of estimates of variance
+    components", 1946).  With one seed the effect of the seed is unknown: the uncertainty is that of the examples alone.
+    """
+    values = values.double()
+    n_seeds, n = values.shape
+    by_seed, by_example = values.mean(1), values.mean(0)
+    mean = by_seed.mean()
+    examples = n_seeds * by_example.var().item()
+    if n_seeds == 1:
+        return Estimate(mean.item(), math.sqrt(examples / n), n - 1.0)
+    rest = (values - by_seed[:, None] - by_example + mean).square().sum().item() / ((n_seeds - 1) * (n - 1))
+    seeds, examples = max(n * by_seed.var().item(), rest), max(examples, rest)
+    total = seeds + examples - rest
+    spread = seeds**2 / (n_seeds - 1) + examples**2 / (n - 1) + rest**2 / ((n_seeds - 1) * (n - 1))
+    return Estimate(mean.item(), math.sqrt(total / (n_seeds * n)), total**2 / spread if spread else n - 1.0)
 
 
 def standard_error(values: Tensor) -> float:
-    """The standard error of the mean of ``values`` (seeds x examples), where seeds and examples are both samples.
+    """The standard error of the mean of ``values``, seeds x examples (see ``estimate``)."""
+    return estimate(values).standard_error
 
-    The variance of a mean over S seeds and N examples is the variance over examples (of the means over seeds) / N, plus
-    the variance over seeds (of the means over examples) / S.  With one seed the second term is unknown, and omitted.
+
+def prediction_interval(runs: Sequence[float]) -> list[float]:
+    """The 95 % interval for the result of one new run, from those of two or more that differ by their seed."""
+    margin = quantile(len(runs) - 1) * stdev(runs) * math.sqrt(1 + 1 / len(runs))
+    return [fmean(runs) - margin, fmean(runs) + margin]
+
+
+def quantile(degrees_of_freedom: float, comparisons: int = 1) -> float:
+    """The quantile of the t distribution for a two-sided 95 % interval, or for several that hold together."""
+    return float(stdtrit(degrees_of_freedom, 1 - (1 - LEVEL) / (2 * comparisons)))
+
+
+def pseudo_values(whole: float, without: Tensor) -> Tensor:
+    """The jackknife's pseudo-values, one per example, of a statistic that is no mean; their mean has its uncertainty.
+
+    (Tukey, "Bias and confidence in not-quite large samples", 1958.)
+
+    Args:
+        whole: the statistic of all N examples.
+        without: the statistic of all examples but one, for each, N.
     """
-    values = values.double()
-    variance = values.mean(0).var().item() / values.shape[1]
-    if len(values) > 1:
-        variance += values.mean(1).var().item() / len(values)
-    return math.sqrt(variance)
+    return len(without) * whole - (len(without) - 1) * without

@@ -3,5 +3,5 @@
 See https://jfly.uni-koeln.de/color/.
 """
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#6e6e6e"
+BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#6e6e6e"
 CHANNELS = {"red": "#D55E00", "green": GREEN, "blue": BLUE}

@@ -26,6 +26,11 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
     return figure
 
 
-def misclassified(images: Tensor, captions: Sequence[str], title: str) -> Figure:
-    """A gallery of uint8 images, N x 3 x 32 x 32, each under its caption."""
+def misclassified(images: Tensor, labels: Tensor, probabilities: Tensor, classes: Sequence[str], title: str) -> Figure:
+    """A gallery of uint8 images, N x 3 x 32 x 32, each under its class and its prediction with the confidence."""
+    confidence, predicted = probabilities.max(1)
+    captions = [
+        f"{classes[t]}, predicted\n{classes[p]} ({c:.2%})"
+        for t, p, c in zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
+    ]
     return image_grid(images, title, 6, (9.6, 0.6, 2.05), captions, fontsize=9)

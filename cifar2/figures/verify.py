@@ -1,6 +1,9 @@
-"""The gradient checks: every relative error against its tolerance."""
+"""The gradient checks, every relative error against its tolerance; and one image through the untrained network."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from cifar2.figures.canvas import Figure
 from cifar2.figures.colours import BLUE, ORANGE
@@ -28,4 +31,33 @@ def gradient_errors(results: Sequence[tuple[Case, Errors]], tolerances: Errors) 
     axes.invert_yaxis()
     axes.grid(visible=True, axis="x")
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def untrained(image: Tensor, a: Mapping[int, Tensor], probabilities: Mapping[str, float], label: str) -> Figure:
+    """One image, the activations of each hidden layer for it, and the predicted probabilities.
+
+    Args:
+        image: uint8, 3 x 32 x 32.
+        a: for each hidden layer the activations, one per unit.
+        probabilities: by class.
+        label: the class of the image.
+    """
+    figure = Figure((10, 2.8), layout="constrained")
+    first, *hidden, last = figure.subplots(1, len(a) + 2)
+    first.imshow(image.permute(1, 2, 0).numpy())
+    first.set_title(f"a training image:\n{label}")
+    for axes, (layer, values) in zip(hidden, a.items(), strict=True):
+        columns = 2 ** math.ceil(math.log2(len(values)) / 2)
+        grid = values.new_full((-(-len(values) // columns) * columns,), math.nan)
+        grid[: len(values)] = values
+        axes.imshow(grid.view(-1, columns).numpy(), cmap="viridis")
+        axes.set_title(f"layer {layer}: {len(values)} units\n{(values == 0).double().mean().item():.0%} are 0")
+    for axes in (first, *hidden):
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    bars = last.bar(list(probabilities), list(probabilities.values()), color=BLUE, width=0.6)
+    last.bar_label(bars, [f"{p:.3f}" for p in probabilities.values()], padding=2)
+    last.set(title="predicted\nprobabilities", ylim=(0, 1))
+    last.tick_params("x", rotation=0 if len(probabilities) < 4 else 90)
     return figure

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
+
+from cifar2.evaluation.uncertainty import Estimate, estimate
+from cifar2.mynet import MyNet
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -55,48 +57,49 @@ def render(values: Mapping[str, Any], charts: Mapping[str, alt.Chart | alt.Layer
     return page.encode()
 
 
-def reason(ranking: Sequence[Mapping[str, Any]]) -> str:
-    """Why the first row of ``metrics/ranking.csv`` is selected, in one or two sentences (see ``selection``)."""
+def reason(ranking: Sequence[Mapping[str, Any]], resamples: int) -> str:
+    """Why the first row of ``metrics/ranking.csv`` is selected, and how often it would be (see ``selection``)."""
     selected = ranking[0]["name"]
     tied = [row["name"] for row in ranking if row["tied"]]
     tied_on_loss = [row["name"] for row in ranking if row["tied_on_loss"]]
+    often = (
+        f"On {100 * ranking[0]['fraction']:.0f} % of {resamples:,} resamples of images and seeds it is selected too."
+    )
     if len(tied) == 1:
-        return f"{selected} has the best validation accuracy; no other is within one standard error of it."
-    near = f"{_listed(tied)} are within one standard error of the best validation accuracy."
+        return f"{selected} has the best validation accuracy, and no other is tied with it. {often}"
+    near = f"{_listed(tied)} are tied on validation accuracy."
     if len(tied_on_loss) == 1:
-        return (
-            f"{near} Of these, {selected} has the lowest bad-epoch loss; no other is within one standard error of it."
-        )
+        return f"{near} Of these, {selected} has the lowest bad-epoch loss, and no other is tied with it. {often}"
     return (
-        f"{near} Of these, {_listed(tied_on_loss)} are within one standard error of the lowest bad-epoch loss, "
-        f"and {selected} has the smallest gap."
+        f"{near} Of these, {_listed(tied_on_loss)} are tied on the bad-epoch loss, and {selected} has the smallest "
+        f"gap. {often}"
     )
 
 
 class Step(NamedTuple):
-    """The gain in test accuracy from one family's best to the next one's, and its standard error."""
+    """The gain in test accuracy from the selected configuration of one family to that of the next."""
 
     before: str
     after: str
-    gain: float
-    error: float
+    gain: Estimate
 
     @property
     def is_significant(self) -> bool:
-        """Whether the gain or loss is larger than 1.96 standard errors."""
-        return abs(self.gain) > 1.96 * self.error
+        """Whether the 95 % interval of the gain leaves out 0."""
+        low, high = self.gain.interval()
+        return low > 0 or high < 0
 
 
-def steps(families: Mapping[str, Mapping[str, Any]]) -> list[Step]:
-    """The step from each family to the next, by their ``metrics/evaluate/FAMILY.json``.
+def steps(evaluated: Mapping[str, Mapping[str, Tensor]]) -> list[Step]:
+    """The step from each family to the next, image by image, by their ``data/evaluated/FAMILY.safetensors``."""
+    correct = {family: (t["logits"].argmax(2) == t["labels"]).double() for family, t in evaluated.items()}
+    return [Step(a, b, estimate(correct[b] - correct[a])) for a, b in pairwise(correct)]
 
-    All families are evaluated on the same images; ignoring this makes the standard error too large, if anything.
-    """
-    scores = {family: metrics["subsets"][0] for family, metrics in families.items()}
-    means = {family: s["seeds_mean"] for family, s in scores.items()}
-    # From the lower end of the interval: the upper end may be cut off, at 1.
-    errors = {family: (s["seeds_mean"] - s["seeds_ci95"][0]) / 1.96 for family, s in scores.items()}
-    return [Step(a, b, means[b] - means[a], math.hypot(errors[a], errors[b])) for a, b in pairwise(families)]
+
+def layers(network: MyNet) -> list[tuple[int, int, int, int]]:
+    """The layers with weights: number, inputs, outputs, parameters."""
+    sizes = list(pairwise(network.n_l))
+    return [(l, n_in, n_out, (n_in + 1) * n_out) for l, (n_in, n_out) in enumerate(sizes, 1)]
 
 
 def misclassified(evaluated: Mapping[str, Tensor], classes: Sequence[str], n: int) -> list[dict[str, Any]]:

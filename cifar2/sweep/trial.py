@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 from cifar2 import params
 from cifar2.dataset.splits import Split
-from cifar2.evaluation.summary import NUMBERS
+from cifar2.evaluation.summary import summarise
 from cifar2.training.loop import Diverged
 from cifar2.training.run import Run
 
 # The columns of the table of trials.  `stopped`: the epoch at which ASHA stopped the trial, or None; `diverged`: the
 # reason, or None.
-OUTCOME = (*NUMBERS, "stopped", "diverged")
+MEASURED = ("val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se", "train_accuracy", "gap")
+OUTCOME = (*MEASURED, "stopped", "diverged")
 
 
 class Report(NamedTuple):
@@ -49,8 +50,8 @@ class Trials(NamedTuple):
         except Diverged as reason:
             yield Report(0.0, outcome | {"diverged": str(reason)}, True)
         else:
-            summary = run.summary()
-            yield Report(summary.val_accuracy, outcome | {key: getattr(summary, key) for key in NUMBERS}, True)
+            summary = summarise(run.results(), run.kept_epochs)
+            yield Report(summary.val_accuracy, outcome | {key: getattr(summary, key) for key in MEASURED}, True)
 
 
 def accuracy(outcome: Mapping[str, Any]) -> float:

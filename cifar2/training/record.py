@@ -1,9 +1,9 @@
-"""The record of a training run: one row per epoch, and the summary of a configuration's runs."""
+"""The record of a training run: one row per epoch, and the results of a configuration's runs."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import pstdev
 from typing import NamedTuple
 
 import torch
@@ -12,12 +12,12 @@ from torch import nn
 from cifar2 import files
 from cifar2.dataset.examples import Examples
 from cifar2.evaluation.scores import score
-from cifar2.evaluation.summary import Summary
-from cifar2.evaluation.uncertainty import standard_error
+from cifar2.evaluation.summary import Results
 from cifar2.params import Configuration
 
-# The steadiness of the validation loss is its standard deviation over the last epochs, as many as this.
-STEADY_EPOCHS = 10
+# The steadiness of the validation loss is its standard deviation over the last third of the epochs, rounded up.  A run
+# of up to three epochs has one epoch there, and so no deviation.
+LAST = 1 / 3
 
 
 class Epoch(NamedTuple):
@@ -59,27 +59,23 @@ def kept_epoch(curve: Sequence[Epoch], configuration: Configuration) -> int:
     return best_epoch(curve) if configuration.early_stopping else curve[-1].epoch
 
 
-def summarise(
+def results(
     curves: Sequence[Sequence[Epoch]],
     networks: Sequence[nn.Module],
     train: Examples,
     val: Examples,
     configuration: Configuration,
-) -> Summary:
-    """The summary of a configuration from its runs: one curve and one trained network per seed."""
+) -> Results:
+    """The results of a configuration's runs, from one curve and one trained network per seed."""
     on_val = [score(network, val, configuration.flip_average) for network in networks]
-    val_accuracy = fmean(s.accuracy for s in on_val)
-    train_accuracy = fmean(score(network, train, configuration.flip_average).accuracy for network in networks)
-    last = [[epoch.val_loss for epoch in curve[-STEADY_EPOCHS:] if epoch.val_loss is not None] for curve in curves]
-    return Summary(
-        val_accuracy=val_accuracy,
-        val_accuracy_se=standard_error(torch.stack([s.correct for s in on_val])),
-        val_loss=fmean(s.loss for s in on_val),
-        val_loss_se=standard_error(torch.stack([s.losses for s in on_val])),
-        val_loss_std=[pstdev(losses) for losses in last],
-        train_accuracy=train_accuracy,
-        gap=train_accuracy - val_accuracy,
-        kept_epoch=[kept_epoch(curve, configuration) for curve in curves],
+    on_train = [score(network, train, configuration.flip_average).accuracy for network in networks]
+    last = [curve[-math.ceil(LAST * len(curve)) :] for curve in curves]
+    deviations = [pstdev(epoch.val_loss for epoch in epochs if epoch.val_loss is not None) for epochs in last]
+    return Results(
+        torch.stack([s.correct for s in on_val]),
+        torch.stack([s.losses for s in on_val]),
+        torch.tensor(deviations, dtype=torch.float64),
+        torch.tensor(on_train, dtype=torch.float64),
     )
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from cifar2.dataset.examples import examples
 from cifar2.dataset.splits import Split
-from cifar2.evaluation.summary import Summary
+from cifar2.evaluation.summary import Results
 from cifar2.networks import classifier
 from cifar2.params import AnyConfiguration, Params
 from cifar2.training import hardware, record
@@ -80,7 +80,12 @@ class Run:
                 yield epoch
             self.networks.append(network)
 
-    def summary(self) -> Summary:
-        """The results of all seeds; needs a validation set."""
+    def results(self) -> Results:
+        """The validation results of all seeds; needs a validation set."""
         assert self.val  # noqa: S101 (for mypy)
-        return record.summarise(self.curves, self.networks, self.train, self.val, self.configuration)
+        return record.results(self.curves, self.networks, self.train, self.val, self.configuration)
+
+    @property
+    def kept_epochs(self) -> list[int]:
+        """The epoch of the weights of each network."""
+        return [record.kept_epoch(curve, self.configuration) for curve in self.curves]

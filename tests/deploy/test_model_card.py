@@ -4,6 +4,11 @@ from cifar2 import params
 from cifar2.deploy import model_card
 from tests.networks.test_classifier import CARD
 
+
+def metric(mean):
+    return {"mean": mean, "ci95": [mean - 0.004, mean + 0.003]}
+
+
 PREPARE = {"n_train": 9024, "n_val": 976}
 REFIT = {"trained_on": ["train"]}
 FINAL = {
@@ -13,14 +18,15 @@ FINAL = {
     "subsets": [
         {
             "n": 2000,
-            "roc_auc": 0.996624,
-            "calibration_error": 0.01234,
+            "roc_auc": metric(0.996624),
+            "calibration_error": metric(0.01234),
+            "calibration_error_if_perfect": 0.00489,
             "per_class": [
-                {"class": "airplane", "precision": 0.9713, "recall": 0.982, "f1": 0.97663},
-                {"class": "bird", "precision": 0.9818, "recall": 0.971, "f1": 0.97637},
+                {"class": "airplane", "precision": metric(0.9713), "recall": metric(0.982), "f1": metric(0.97663)},
+                {"class": "bird", "precision": metric(0.9818), "recall": metric(0.971), "f1": metric(0.97637)},
             ],
         },
-        {"n": 1935, "accuracy": 0.97571},
+        {"n": 1935, "accuracy": metric(0.97571)},
     ],
 }
 COMMON = {"family": "transfer", "input": "prepared", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
@@ -45,10 +51,10 @@ def test_the_card_has_its_sections():
         "On 2,000 test images, never used for training or selection.",
         "accuracy 0.9765, 95 % interval 0.9689 to 0.9823",
         "without the 65 images that have a near-duplicate in CIFAR-10's training set: 0.9757",
-        "* area under the ROC curve 0.9966;",
-        "calibration error 0.0123",
-        "| airplane | 0.9713 | 0.9820 | 0.9766 |",
-        "| bird | 0.9818 | 0.9710 | 0.9764 |",
+        "* area under the ROC curve 0.9966 (0.9926 to 0.9996)\n",
+        "calibration error 0.0123 (0.0083 to 0.0153); a perfectly",
+        "would have 0.0049, by chance",
+        "| airplane | 0.9713 (0.9673 to 0.9743) | 0.9820 (0.9780 to 0.9850) | 0.9766 (0.9726 to 0.9796) |",
     ],
 )
 def test_the_card_contains_every_number(fact):
@@ -58,7 +64,7 @@ def test_the_card_contains_every_number(fact):
 def test_the_card_names_all_classes():
     card = text(CARD.model_copy(update={"classes": ("cat", "dog", "frog")}))
     assert "32 x 32 pixels: cat, dog or frog." in card
-    assert "* mean area under the classes' ROC curves 0.9966;" in card
+    assert "* mean area under the classes' ROC curves 0.9966 (" in card
 
 
 FINE_TUNED = params.Transfer(model="transfer", **COMMON, backbone="resnet18", image_size=64, trainable_blocks=1)

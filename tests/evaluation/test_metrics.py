@@ -1,5 +1,6 @@
 import math
 from itertools import pairwise
+from statistics import fmean
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar2.evaluation import metrics
-from cifar2.evaluation.uncertainty import standard_error
+from cifar2.evaluation.uncertainty import estimate
 
 NAMES = ("airplane", "bird")
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
@@ -31,48 +32,108 @@ def test_accuracy_interval_is_wilsons(n, accuracy):
     assert low < high
 
 
-def test_accuracy_over_seeds_counted_by_hand():
-    correct = torch.tensor([[True] * 6 + [False] * 2, [True] * 5 + [False] * 3, [True] * 7 + [False]])
-    result = metrics.accuracy_over_seeds(correct)
-    margin = 1.96 * standard_error(correct)
-    assert result == {
-        "mean": 6 / 8,
-        "std": pytest.approx(1 / 8),
-        "ci95": pytest.approx([0.75 - margin, min(1.0, 0.75 + margin)]),
-    }
-    assert margin > 1.96 * (1 / 8) / math.sqrt(3), "the seeds are only one source of the error"
+def logits(*probabilities):
+    """Logits, seeds x N x classes, of models with these probabilities."""
+    return torch.stack(probabilities).log()
 
 
-def test_accuracy_of_one_seed_has_an_interval_over_the_images():
-    result = metrics.accuracy_over_seeds(torch.tensor([[True] * 75 + [False] * 25]))
-    margin = 1.96 * math.sqrt(0.75 * 0.25 / 99)
-    assert result == {"mean": 0.75, "std": None, "ci95": pytest.approx([0.75 - margin, 0.75 + margin])}
-
-
-@given(st.lists(st.lists(st.booleans(), min_size=7, max_size=7), min_size=1, max_size=4))
-def test_interval_over_seeds_holds_the_mean(correct):
-    result = metrics.accuracy_over_seeds(torch.tensor(correct))
-    low, high = result["ci95"]
-    assert result["mean"] == pytest.approx(sum(map(sum, correct)) / 7 / len(correct))
-    assert 0 <= low <= result["mean"] <= high <= 1
+def means(result):
+    """Each metric's mean over the seeds."""
+    return {key: value["mean"] for key, value in result.items() if isinstance(value, dict) and "mean" in value}
 
 
 def test_metrics_of_two_classes_counted_by_hand():
-    result = metrics.classification_metrics(BINARY, LABELS, NAMES)
-    assert result["accuracy"] == 6 / 8
-    assert result["accuracy_ci95"] == pytest.approx(wilson(6, 8))
+    result = metrics.measure(logits(BINARY), LABELS, NAMES)
+    # 14 of the 16 pairs of an airplane and a bird are in the correct order.  With fewer predictions than bins, the
+    # calibration error is the distance of each confidence from 1, or from 0 if misclassified.
+    error = (0.1 + 0.2 + 0.7 + 0.1 + 0.2 + 0.6 + 0.4 + 0.3) / 8
+    assert result["n"] == 8
+    assert means(result) == {"accuracy": 6 / 8, "roc_auc": 14 / 16, "calibration_error": pytest.approx(error)}
     assert result["confusion_matrix"] == [[3, 1], [1, 3]]
-    assert result["per_class"][1] == {"class": "bird", "precision": 0.75, "recall": 0.75, "f1": 0.75}
-    # 14 of the 16 pairs of an airplane and a bird are in the correct order.
-    assert result["roc_auc"] == 14 / 16
-    # Fewer predictions than bins: the distance of each confidence from 1, or from 0 if misclassified.
-    assert result["calibration_error"] == pytest.approx((0.1 + 0.2 + 0.7 + 0.1 + 0.2 + 0.6 + 0.4 + 0.3) / 8)
+    assert result["per_class"][1]["class"] == "bird"
+    assert means(result["per_class"][1]) == {"precision": 0.75, "recall": 0.75, "f1": 0.75}
+    assert result["accuracy"]["ci95"] == pytest.approx(wilson(6, 8))
+    assert result["accuracy"]["of_seeds"] == [6 / 8]
+
+
+def test_metrics_of_several_seeds_are_means_with_t_intervals():
+    other = torch.stack([SCORES, 1 - SCORES], 1).double()
+    result = metrics.measure(logits(BINARY, BINARY, other), LABELS, NAMES)
+    singles = [metrics.measure(logits(p), LABELS, NAMES) for p in (BINARY, BINARY, other)]
+    for name in ("accuracy", "roc_auc", "calibration_error"):
+        assert result[name]["of_seeds"] == [single[name]["mean"] for single in singles]
+        assert result[name]["mean"] == pytest.approx(fmean(result[name]["of_seeds"]))
+    assert result["confusion_matrix"] == [[7, 5], [5, 7]]
+    correct = torch.stack([(p.argmax(1) == LABELS).double() for p in (BINARY, BINARY, other)])
+    low, high = estimate(correct).interval()
+    assert result["accuracy"]["ci95"] == pytest.approx([max(0, low), min(1, high)])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_contributions_are_those_of_the_jackknife(n_classes):
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(30) % n_classes
+    p = torch.softmax(torch.randn(30, n_classes, generator=generator).double() + torch.eye(n_classes)[labels], 1)
+    p[3] = p[3 + n_classes]  # equal scores
+    wholes = statistics(p, labels)
+    for i in range(30):
+        kept = torch.arange(30) != i
+        for name, without in statistics(p[kept], labels[kept]).items():
+            expected = 30 * wholes[name].value - 29 * without.value
+            assert float(wholes[name].contributions[i]) == pytest.approx(expected, abs=1e-9), (name, i)
+
+
+def test_contributions_to_the_calibration_error_keep_the_bins():
+    p = torch.softmax(torch.randn(30, 2, generator=torch.Generator().manual_seed(1)).double(), 1)
+    labels = torch.arange(30) % 2
+    confidence, predicted = p.max(1)
+    excess = confidence - (predicted == labels).double()
+    bins = confidence.argsort().tensor_split(10)
+    whole = metrics.calibration_error(p, labels)
+    for i in range(30):
+        without = sum(abs(excess[b[b != i]].sum().item()) for b in bins) / 29
+        assert whole.contributions[i].item() == pytest.approx(30 * whole.value - 29 * without)
+
+
+def statistics(p, labels):
+    """All statistics of predictions by name."""
+    matrix = torch.zeros(p.shape[1], p.shape[1], dtype=torch.int64)
+    predicted = p.argmax(1)
+    for t, q in zip(labels, predicted, strict=True):
+        matrix[t, q] += 1
+    of_classes = metrics.class_metrics(matrix, labels, predicted)
+    return {
+        "accuracy": metrics.accuracy(p, labels),
+        "roc_auc": metrics.roc_auc(p, labels),
+    } | {f"{key} {i}": value for i, of_class in enumerate(of_classes) for key, value in of_class.items()}
+
+
+def test_interval_of_the_roc_auc_holds_in_95_percent():
+    """Scores of two normal distributions, for which the area is known."""
+    generator = torch.Generator().manual_seed(0)
+    labels, area = torch.arange(120) % 2, 0.5 * (1 + math.erf(1 / 2))
+    held = []
+    for _ in range(2000):
+        score = torch.randn(120, generator=generator).double() + labels
+        p = torch.sigmoid(score)
+        found = metrics.over_seeds([metrics.roc_auc(torch.stack([1 - p, p], 1), labels)])
+        held.append(found["ci95"][0] <= area <= found["ci95"][1])
+    assert fmean(held) == pytest.approx(0.95, abs=0.015)
+
+
+def test_calibration_error_by_chance_is_that_of_calibrated_draws():
+    generator = torch.Generator().manual_seed(0)
+    confidence = 0.5 + 0.5 * torch.rand(300, generator=generator).double()
+    p = torch.stack([confidence, 1 - confidence], 1)
+    draws = [(torch.rand(300, generator=generator) > confidence).long() for _ in range(500)]
+    expected = fmean(metrics.calibration_error(p, labels).value for labels in draws)
+    assert metrics.chance_calibration_error(p) == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.filterwarnings("error")
 def test_class_that_is_never_predicted_has_precision_zero():
-    result = metrics.classification_metrics(torch.tensor([[0.9, 0.1]] * 8).double(), LABELS, NAMES)
-    assert result["per_class"][1] == {"class": "bird", "precision": 0, "recall": 0, "f1": 0}
+    result = metrics.measure(logits(torch.tensor([[0.9, 0.1]] * 8).double()), LABELS, NAMES)
+    assert means(result["per_class"][1]) == {"precision": 0, "recall": 0, "f1": 0}
     assert result["confusion_matrix"] == [[4, 0], [4, 0]]
 
 
@@ -90,23 +151,24 @@ def test_metrics_of_any_predictions_match_plain_counting(n_classes, data):
     p /= p.sum(1, keepdim=True)
     names = [f"class {i}" for i in range(n_classes)]
 
-    result = metrics.classification_metrics(p, labels, names)
+    result = metrics.measure(logits(p), labels, names)
 
     matrix = [[0] * n_classes for _ in names]
     for label, predicted, _ in rows:
         matrix[label][predicted] += 1
     correct = [matrix[i][i] for i in range(n_classes)]
     assert result["confusion_matrix"] == matrix
-    assert result["accuracy"] == sum(correct) / len(rows)
-    assert result["accuracy_ci95"] == pytest.approx(wilson(sum(correct), len(rows)), abs=1e-12)
+    assert result["accuracy"]["mean"] == pytest.approx(sum(correct) / len(rows))
+    assert result["accuracy"]["ci95"] == pytest.approx(wilson(sum(correct), len(rows)), abs=1e-12)
     for i, row in enumerate(result["per_class"]):
         n_predicted, n_labels = sum(of_label[i] for of_label in matrix), sum(matrix[i])
         assert row["class"] == names[i]
-        assert row["precision"] == pytest.approx(correct[i] / n_predicted if n_predicted else 0)
-        assert row["recall"] == pytest.approx(correct[i] / n_labels)
-        assert row["f1"] == pytest.approx(2 * correct[i] / (n_predicted + n_labels))
-    areas = [pairs_in_order(p[:, i].tolist(), (labels == i).tolist()) for i in range(n_classes)]
-    assert result["roc_auc"] == pytest.approx(areas[1] if n_classes == 2 else sum(areas) / n_classes)
+        assert row["precision"]["mean"] == pytest.approx(correct[i] / n_predicted if n_predicted else 0)
+        assert row["recall"]["mean"] == pytest.approx(correct[i] / n_labels)
+        assert row["f1"]["mean"] == pytest.approx(2 * correct[i] / (n_predicted + n_labels))
+    scores = logits(p)[0].softmax(1)  # as rounded as those that are measured
+    areas = [pairs_in_order(scores[:, i].tolist(), (labels == i).tolist()) for i in range(n_classes)]
+    assert result["roc_auc"]["mean"] == pytest.approx(areas[1] if n_classes == 2 else sum(areas) / n_classes)
     assert metrics.misclassified(p, labels).tolist() == sorted(
         (i for i, (label, predicted, _) in enumerate(rows) if label != predicted), key=lambda i: -p[i].max().item()
     )
@@ -145,7 +207,7 @@ def test_roc_auc_is_the_mean_area_under_the_curves(names, curves):
     rows = metrics.roc(p, labels, names)
     assert list(dict.fromkeys(name for name, _, _ in rows)) == curves
     areas = [area([(x, y) for of_class, x, y in rows if of_class == name]) for name in curves]
-    auc = metrics.classification_metrics(p, labels, names)["roc_auc"]
+    auc = metrics.roc_auc(p, labels).value
     assert sum(areas) / len(areas) == pytest.approx(auc)
     assert 0.5 < auc < 1
 
@@ -169,7 +231,7 @@ def test_bins_divide_any_predictions_by_confidence(n, n_classes, n_bins, seed):
     assert sum(b.n * b.accuracy for b in bins) == pytest.approx((p.argmax(1) == labels).sum().item())
     assert sum(b.n * b.confidence for b in bins) == pytest.approx(p.max(1).values.sum().item())
     assert all(b.accuracy_low <= b.accuracy <= b.accuracy_high for b in bins)
-    assert 0 <= metrics.calibration_error(bins) <= 1
+    assert 0 <= metrics.calibration_error(p, labels).value <= 1
 
 
 def test_equally_confident_predictions_keep_their_order():
@@ -180,15 +242,18 @@ def test_equally_confident_predictions_keep_their_order():
 @pytest.mark.parametrize(
     ("confidence", "n", "n_correct", "error"), [(0.75, 8, 6, 0), (0.9, 10, 5, 0.4), (0.6, 3, 3, 0.4)]
 )
-def test_calibration_error_is_confidence_against_accuracy(confidence, n, n_correct, error):
-    bins = metrics.calibration(*predictions(confidence, n, n_correct), n_bins=1)
+def test_calibration_error_is_confidence_against_accuracy(monkeypatch, confidence, n, n_correct, error):
+    monkeypatch.setattr(metrics, "N_BINS", 1)
+    p, labels = predictions(confidence, n, n_correct)
     accuracy = n_correct / n
-    assert bins == [(n, pytest.approx(confidence), accuracy, *metrics.accuracy_interval(n_correct, n))]
-    assert metrics.calibration_error(bins) == pytest.approx(error)
+    interval = metrics.accuracy_interval(n_correct, n)
+    assert metrics.calibration(p, labels, n_bins=1) == [(n, pytest.approx(confidence), accuracy, *interval)]
+    assert metrics.calibration_error(p, labels).value == pytest.approx(error, abs=1e-7)
 
 
-def test_calibration_errors_of_bins_do_not_cancel():
+def test_calibration_errors_of_bins_do_not_cancel(monkeypatch):
+    monkeypatch.setattr(metrics, "N_BINS", 2)
     p, labels = map(torch.cat, zip(predictions(0.6, 3, 3), predictions(0.8, 2, 0), strict=True))
     bins = metrics.calibration(p, labels, n_bins=2)
     assert [(b.n, b.accuracy) for b in bins] == [(3, 1), (2, 0)]
-    assert metrics.calibration_error(bins) == pytest.approx((3 * 0.4 + 2 * 0.8) / 5)
+    assert metrics.calibration_error(p, labels).value == pytest.approx((3 * 0.4 + 2 * 0.8) / 5)

@@ -1,27 +1,37 @@
 from statistics import fmean
 
 import pytest
-from hypothesis import assume, given
+import torch
+from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar2.errors import UserError
-from cifar2.evaluation.selection import rank
-from cifar2.evaluation.summary import NUMBERS, Summary
+from cifar2.evaluation import selection
+from cifar2.evaluation.selection import Candidate, frequencies, rank, select
+from cifar2.evaluation.summary import Results
+from cifar2.evaluation.uncertainty import estimate
+
+N = 100
 
 
-def metrics(val_accuracy, val_loss=0.5, gap=0.1, accuracy_se=0.01, loss_se=0.02, loss_std=0.0):
-    return {
-        "diverged": None,
-        "val_accuracy": val_accuracy,
-        "val_accuracy_se": accuracy_se,
-        "val_loss": val_loss,
-        "val_loss_se": loss_se,
-        "val_loss_std": [loss_std - 0.01, loss_std + 0.01],
-        "gap": gap,
-    }
+def candidate(wrong, loss=0.5, gap=0.1, loss_std=0.0, label_smoothing=0.0, n_seeds=2):
+    """A configuration that classifies all images but ``wrong`` correctly, with the same loss on every image."""
+    correct = torch.ones(n_seeds, N, dtype=torch.bool)
+    correct[:, list(wrong)] = False
+    accuracy = correct.double().mean(1)
+    losses = torch.full((n_seeds, N), loss)
+    return Candidate(
+        Results(correct, losses, torch.full((n_seeds,), loss_std).double(), accuracy + gap), label_smoothing
+    )
 
 
-DIVERGED = dict.fromkeys(metrics(0)) | {"diverged": "seed 0, epoch 1, step 2: the loss is nan"}
+# Equally accurate, on different images: tied with each other.
+A, B, C = range(20), range(20, 40), range(40, 60)
+
+
+def noisy(c, seed, spread=1.0):
+    """The candidate with losses that vary from image to image, around the same mean."""
+    noise = torch.randn(N, generator=torch.Generator().manual_seed(seed))
+    return c._replace(results=c.results._replace(losses=c.results.losses + spread * (noise - noise.mean())))
 
 
 def names(ranked):
@@ -31,23 +41,24 @@ def names(ranked):
 @pytest.mark.parametrize(
     "ranked",
     [
-        {"clearly more accurate": metrics(0.85, val_loss=0.9, gap=0.3), "other": metrics(0.80, val_loss=0.1, gap=0.0)},
-        {"lower loss": metrics(0.841, val_loss=0.5), "most accurate": metrics(0.85, val_loss=0.6)},
-        {"best": metrics(0.85, val_loss=0.6), "uncertain": metrics(0.83, val_loss=0.5, accuracy_se=0.1)},
-        {"steady loss": metrics(0.85, val_loss=0.5), "unsteady": metrics(0.85, val_loss=0.45, loss_std=0.2)},
-        {"narrow": metrics(0.845, val_loss=0.51, gap=0.1), "wide": metrics(0.85, val_loss=0.50, gap=0.2)},
+        {"more accurate": candidate(A, loss=0.9, gap=0.3), "other": candidate(range(40), loss=0.1, gap=0.0)},
+        {"lower loss": candidate(range(21, 42), loss=0.5), "most accurate": candidate(A, loss=0.6)},
+        {"steady": candidate(A, loss=0.5), "unsteady": candidate(B, loss=0.45, loss_std=0.2)},
+        {"narrow": noisy(candidate(A, 0.51, 0.1), 0), "wide": noisy(candidate(B, 0.50, 0.2), 1)},
+        {"narrow": candidate(A, 0.9, 0.1, label_smoothing=0.1), "wide": candidate(B, 0.5, 0.2)},
+        {"smoothed": candidate(A, 0.6, 0.3, label_smoothing=0.1), "more": candidate(B, 0.7, 0.0, label_smoothing=0.1)},
         {
-            "tied": metrics(0.845, val_loss=0.61, gap=0.1),
-            "best": metrics(0.85, val_loss=0.6, gap=0.2),
-            "lowest loss of a lower accuracy": metrics(0.70, val_loss=0.1),
+            "tied": noisy(candidate(A, 0.61, 0.1), 0),
+            "best": noisy(candidate(B, 0.6, 0.2), 1),
+            "lowest loss of a lower accuracy": candidate(range(50), 0.1),
         },
         {
-            "narrow": metrics(0.845, val_loss=0.3, gap=0.8),
-            "wide": metrics(0.845, val_loss=0.3, gap=0.9),
-            "high loss": metrics(0.845, val_loss=0.6),
-            "higher loss": metrics(0.85, val_loss=0.7),
-            "lost": metrics(0.80, val_loss=0.2),
-            "lost more": metrics(0.70, val_loss=0.1),
+            "narrow": candidate(A, 0.3, 0.8),
+            "wide": candidate(B, 0.3, 0.9),
+            "high loss": candidate(C, 0.6),
+            "higher loss": candidate(range(60, 80), 0.7),
+            "lost": candidate(range(40), 0.2),
+            "lost more": candidate(range(50), 0.1),
         },
     ],
     ids=" > ".join,
@@ -57,89 +68,80 @@ def test_candidates_are_ranked_by_the_rule(ranked):
 
 
 def test_first_named_wins_if_everything_is_tied():
-    assert names(rank({"b": metrics(0.85), "a": metrics(0.85)})) == ["b", "a"]
+    assert names(rank({"b": candidate(A), "a": candidate(A)})) == ["b", "a"]
 
 
-def test_only_equals_are_tied_without_a_standard_error():
-    zero = {"accuracy_se": 0.0, "loss_se": 0.0}
-    ranked = rank({"best": metrics(1.0, **zero), "equal": metrics(1.0, **zero), "less": metrics(0.99, **zero)})
-    assert [(row.tied, row.tied_on_loss) for row in ranked] == [(True, True), (True, True), (False, False)]
+def test_difference_on_the_same_images_is_no_tie():
+    """Three images of a hundred: within a standard error of the accuracy, but not of the paired difference."""
+    best, other = candidate(range(20)), candidate(range(23))
+    assert estimate(best.results.correct).standard_error > 0.03
+    assert [row.tied for row in rank({"best": best, "other": other})] == [True, False]
+    assert [row.tied for row in rank({"best": best, "other": candidate(range(40, 63))})] == [True, True]
 
 
-@pytest.mark.parametrize("order", [["certain", "uncertain", "worse"], ["uncertain", "certain", "worse"]])
-@pytest.mark.parametrize(
-    ("certain", "uncertain", "worse"),
-    [
-        ({"accuracy_se": 0.001}, {"accuracy_se": 0.1}, {"val_accuracy": 0.80, "val_loss": 0.1, "gap": 0.0}),
-        ({"loss_se": 0.001}, {"loss_se": 0.3}, {"val_loss": 0.7, "gap": 0.0}),
-    ],
-)
-def test_smallest_standard_error_of_equals_counts(order, certain, uncertain, worse):
-    candidates = {"certain": certain, "uncertain": uncertain, "worse": worse}
-    assert names(rank({name: metrics(**{"val_accuracy": 0.85} | candidates[name]) for name in order})) == order
+def test_differences_are_reported_with_their_standard_errors():
+    best, other = noisy(candidate(A, 0.5), 0), noisy(candidate(range(21, 42), 0.6, loss_std=0.1), 1)
+    first, second = rank({"best": best, "other": other})
+    accuracy = estimate(best.results.correct.double() - other.results.correct.double())
+    loss = estimate(other.results.losses.double() + 0.1 - best.results.losses.double())
+    assert (second.behind, second.behind_se) == pytest.approx(accuracy[:2])
+    assert (second.loss_above, second.loss_above_se) == pytest.approx(loss[:2])
+    assert second.bad_epoch_loss == pytest.approx(0.7)
+    assert (first.behind, first.loss_above) == (0, 0)
 
 
-def test_numbers_are_the_fields_of_a_summary_for_all_seeds():
-    assert set(Summary._fields) - set(NUMBERS) == {"val_loss_std", "kept_epoch"}
-    assert NUMBERS[:2] == ("val_accuracy", "val_accuracy_se")
+def test_family_has_its_own_selection(monkeypatch):
+    """A configuration tied with the best of its family need not be tied with the best of all."""
+    monkeypatch.setattr(selection, "RESAMPLES", 100)
+    candidates = {"cnn": candidate(()), "a": candidate(A, 0.9), "b": candidate(B, 0.1)}
+    found = select(candidates, {"cnn": "cnn", "a": "mlp", "b": "mlp"})
+    assert names(found.ranked) == ["cnn", "a", "b"]
+    assert found.best == {"cnn": "cnn", "mlp": "b"}
+    assert found.fraction["cnn"] == found.fraction_of_family["cnn"] == 1
+    assert found.fraction_of_family["b"] > 0.5 > found.fraction["b"]
 
 
-def test_diverged_configuration_is_left_out():
-    assert names(rank({"nan": DIVERGED, "fine": metrics(0.5)})) == ["fine"]
+def random_candidate(seed, chance, n_seeds=3):
+    generator = torch.Generator().manual_seed(seed)
+    correct = torch.rand(n_seeds, N, generator=generator) < chance
+    rest = torch.rand(n_seeds, N, generator=generator), torch.rand(n_seeds, generator=generator).double()
+    return Candidate(Results(correct, *rest, torch.rand(n_seeds, generator=generator).double()), 0.1 * (seed % 2))
 
 
-def test_reasons_are_reported_if_everything_diverged():
-    message = "nothing to select from: nan diverged at seed 0, epoch 1, step 2: the loss is nan; inf diverged at end$"
-    with pytest.raises(UserError, match=message):
-        rank({"nan": DIVERGED, "inf": DIVERGED | {"diverged": "end"}})
+def test_frequencies_are_those_of_a_bootstrap(monkeypatch):
+    monkeypatch.setattr(selection, "RESAMPLES", 200)
+    clear = {"best": candidate(A), "worse": candidate(range(60))}
+    assert frequencies(clear) == {"best": 1, "worse": 0}
+    equal = {str(seed): random_candidate(seed, 0.8) for seed in (2, 4, 6)}
+    found = frequencies(equal)
+    assert fmean(found.values()) == pytest.approx(1 / 3)
+    assert found == frequencies(equal)
+    assert max(found.values()) < 1
+    assert found != frequencies(equal, n_seeds=1)
 
 
-# From few values, so that ties are common.
-COARSE = st.builds(
-    metrics,
-    st.sampled_from([0.80, 0.81, 0.82, 0.85]),
-    st.sampled_from([0.40, 0.42, 0.5]),
-    st.sampled_from([0.0, 0.1, 0.2]),
-    st.sampled_from([0.0, 0.01, 0.03]),
-    st.sampled_from([0.0, 0.02, 0.1]),
-    st.sampled_from([0.0, 0.05]),
-)
-FINE = st.builds(metrics, *[st.floats(0, 1)] * 3, *[st.floats(0, 0.1)] * 3)
-CANDIDATES = st.dictionaries(st.sampled_from("abcdefgh"), COARSE | FINE | st.just(DIVERGED), min_size=1)
+def test_only_candidate_is_always_selected():
+    assert frequencies({"only": random_candidate(0, 0.5)}) == {"only": 1}
 
 
-@given(CANDIDATES)
-def test_first_of_any_ranking_follows_the_rule(candidates):
-    finished = {name: m for name, m in candidates.items() if m["val_accuracy"] is not None}
-    assume(finished)
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from([0.5, 0.52, 0.7])), min_size=1, max_size=6))
+def test_first_of_any_ranking_follows_the_rule(drawn):
+    candidates = {str(i): random_candidate(seed, chance) for i, (seed, chance) in enumerate(drawn)}
     ranked = rank(candidates)
-    assert sorted(names(ranked)) == sorted(finished)
-    assert [row.rank for row in ranked] == list(range(1, len(ranked) + 1))
-
-    def bad_epoch_loss(m):
-        return m["val_loss"] + fmean(m["val_loss_std"])
-
-    best = max(m["val_accuracy"] for m in finished.values())
-    spread = min(m["val_accuracy_se"] for m in finished.values() if m["val_accuracy"] == best)
-    first = ranked[0].metrics
-    assert first["val_accuracy"] >= best - spread
-    assert ranked[0].bad_epoch_loss == bad_epoch_loss(first)
-    tied = [row.metrics for row in ranked if row.tied]
-    lowest = min(bad_epoch_loss(m) for m in tied)
-    assert bad_epoch_loss(first) <= lowest + min(m["val_loss_se"] for m in tied if bad_epoch_loss(m) == lowest)
-    assert first["gap"] == min(row.metrics["gap"] for row in ranked if row.tied_on_loss)
-    assert all(row.tied for row in ranked if row.tied_on_loss)
-    assert [row.tied for row in ranked] == sorted((row.tied for row in ranked), reverse=True)
-    assert [row.tied_on_loss for row in ranked] == sorted((row.tied_on_loss for row in ranked), reverse=True)
-
-
-@given(CANDIDATES, st.randoms(use_true_random=False))
-def test_order_of_candidates_decides_only_between_ties(candidates, random):
-    assume(any(m["val_accuracy"] is not None for m in candidates.values()))
-    shuffled = list(candidates.items())
-    random.shuffle(shuffled)
-    a, b = rank(candidates), rank(dict(shuffled))
-    assert {(row.name, row.tied, row.tied_on_loss) for row in a} == {
-        (row.name, row.tied, row.tied_on_loss) for row in b
-    }
-    assert a[0].metrics["gap"] == b[0].metrics["gap"]
+    assert [row.rank for row in ranked] == list(range(1, len(candidates) + 1))
+    assert sorted(names(ranked)) == sorted(candidates)
+    accuracy = {name: c.results.correct.double().mean().item() for name, c in candidates.items()}
+    gap = {name: c.results.train_accuracy.mean().item() - accuracy[name] for name, c in candidates.items()}
+    first = ranked[0]
+    assert first.tied_on_loss
+    assert first.behind == pytest.approx(max(accuracy.values()) - accuracy[first.name])
+    assert gap[first.name] == pytest.approx(min(gap[row.name] for row in ranked if row.tied_on_loss))
+    for row in ranked:
+        assert row.tied == (row.behind <= row.behind_se)
+        assert row.tied_on_loss == (row.tied and row.loss_above <= row.loss_above_se)
+    for smoothing in {c.label_smoothing for c in candidates.values()}:
+        lowest = [r.loss_above for r in ranked if r.tied and candidates[r.name].label_smoothing == smoothing]
+        assert not lowest or min(lowest) == 0
+    assert [(row.tied, row.tied_on_loss) for row in ranked] == sorted(
+        ((row.tied, row.tied_on_loss) for row in ranked), reverse=True
+    )

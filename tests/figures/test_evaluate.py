@@ -13,14 +13,19 @@ def test_the_confusion_matrix_shows_counts_and_fractions():
 
 
 @pytest.mark.parametrize("n", [0, 1, 7])
-def test_the_gallery_shows_each_image_under_its_caption(n):
-    figure = evaluate.misclassified(random_split(8, 0).x[:n], [f"image {i}" for i in range(n)], "title")
+def test_the_gallery_shows_each_image_under_its_prediction(n):
+    confidence = 0.51 + torch.arange(n).double() / 20
+    probabilities = torch.stack([1 - confidence, confidence], 1)
+    images, labels = random_split(8, 0).x[:n], torch.zeros(n, dtype=torch.int64)
+    figure = evaluate.misclassified(images, labels, probabilities, ("airplane", "bird"), "title")
     assert sum(bool(axes.images) for axes in figure.axes) == n
-    assert all(f"image {i}" in texts(figure) for i in range(n))
+    for c in confidence.tolist():
+        assert f"airplane, predicted\nbird ({c:.2%})" in texts(figure)
 
 
 def test_images_are_drawn_with_channels_last():
     image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     image[0, 0] = 200
-    (axes,) = [a for a in evaluate.misclassified(image, ["red"], "title").axes if a.images]
+    figure = evaluate.misclassified(image, torch.tensor([0]), torch.tensor([[0.4, 0.6]]), ("a", "b"), "title")
+    (axes,) = [a for a in figure.axes if a.images]
     assert axes.images[0].get_array()[5, 5].tolist() == [200, 0, 0]

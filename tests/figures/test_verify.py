@@ -1,3 +1,5 @@
+import torch
+
 from cifar2.figures import verify
 from cifar2.gradcheck import Case, Errors
 from tests.figures.test_canvas import texts
@@ -11,3 +13,14 @@ def test_gradient_errors_show_each_group_and_both_tolerances():
         assert text in shown
     points = [c.get_offsets()[0][0] for c in figure.axes[0].collections]
     assert points == [1e-17, 1e-9]
+
+
+def test_untrained_network_is_drawn_layer_by_layer():
+    image = torch.full((3, 32, 32), 200, dtype=torch.uint8)
+    activations = {1: torch.tensor([0.0, 1.0, 0.0, 2.0, 0.0]), 2: torch.tensor([1.0, 0.0])}
+    figure = verify.untrained(image, activations, {"airplane": 0.4, "bird": 0.6}, "bird")
+    shown = texts(figure)
+    for text in ("bird", "layer 1: 5 units\n60% are 0", "layer 2: 2 units\n50% are 0", "0.400", "0.600"):
+        assert text in shown
+    drawn = figure.axes[1].images[0].get_array().compressed()
+    assert drawn.tolist() == [0, 1, 0, 2, 0]

@@ -17,13 +17,13 @@ stages:
     cmd: python stages/train.py fine
     params: [configs.fine, train]
     deps: [data/prepared/train.safetensors, data/prepared/val.safetensors]
-    outs: [data/models/train/fine.safetensors]
+    outs: [data/models/train/fine.safetensors, data/validated/fine.safetensors]
     metrics: [metrics/train/fine.json: {cache: false}]
     plots: [metrics/curves/fine.csv: {cache: false}]
   select_model:
     cmd: python stages/select_model.py
-    deps: [data/models/train, metrics/curves, metrics/train]
-    outs: [data/models/mlp.safetensors, data/models/selected.json]
+    deps: [data/models/train, data/validated, metrics/curves, metrics/train]
+    outs: [data/models/mlp.safetensors, data/models/selected/final.json]
 """
 MODEL = Path("data/models/train/fine.safetensors")
 TRAIN = Path("data/prepared/train.safetensors")

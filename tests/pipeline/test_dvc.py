@@ -44,8 +44,13 @@ DVC = {folder: stages(folder) for folder in ("", "extended/")}
 STAGES = {f"{root}{name}": stage.get("do", stage) for root, pipeline in DVC.items() for name, stage in pipeline.items()}
 PARAMS = read(ROOT / "params.yaml")
 # Those that have a configuration to select.
-FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "extended/": ["mlp_augmented", "cnn", "transfer"]}
-MEASURED = {"": [*FAMILIES[""], "final"], "extended/": ["mlp_augmented", "cnn"]}
+FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "extended/": ["cnn", "transfer"]}
+FINAL = ["final_mlp", "final"]
+MEASURED = {
+    "": {"fine": "data/models/train/fine.safetensors"}
+    | {name: f"data/models/{name}.safetensors" for name in (*FAMILIES[""], *FINAL)},
+    "extended/": ["cnn"],
+}
 EVALUATE = {"evaluate", "extended/evaluate"}
 # What comes after it, and tells of what was found.
 TELL = {"export", "report"}
@@ -101,10 +106,12 @@ def test_every_script_but_the_sweep_is_a_stage():
 
 
 def test_the_extended_pipelines_stages_have_an_option_of_it():
-    """train finds it by the name of the configuration, and ablate belongs to one alone."""
-    for stage in ("check_params", "select_model", "evaluate"):
+    """train finds it by the name of the configuration, evaluate by the path of the model."""
+    for stage in ("check_params", "select_model"):
         assert "--extended" not in STAGES[stage]["cmd"]
         assert STAGES[f"extended/{stage}"]["cmd"] == f"{STAGES[stage]['cmd']} --extended"
+    assert STAGES["evaluate"]["cmd"] == "python stages/evaluate.py ${item}"
+    assert STAGES["extended/evaluate"]["cmd"] == "python stages/evaluate.py extended/data/models/${item}.safetensors"
 
 
 def test_there_is_a_stage_for_each_configuration_and_each_family():
@@ -112,20 +119,31 @@ def test_there_is_a_stage_for_each_configuration_and_each_family():
         "": "${configs}",
         "extended/": "${extended.configs}",
     }
-    assert DVC["extended/"]["variant"]["foreach"] == "${extended.ablation.changes}"
+    variants = ("downwards", "upwards")
+    for stage in variants:
+        assert DVC["extended/"][stage]["foreach"] == f"${{extended.ablation.{stage}.changes}}"
     for stage, own in (
         ("train", ["configs.${key}"]),
         ("extended/train", ["extended.configs.${key}"]),
-        ("extended/variant", ["configs.${extended.ablation.base}", "extended.ablation.changes.${key}"]),
+        *(
+            (
+                f"extended/{stage}",
+                [f"configs.${{extended.ablation.{stage}.base}}", f"extended.ablation.{stage}.changes.${{key}}"],
+            )
+            for stage in variants
+        ),
     ):
         assert STAGES[stage]["cmd"] == "python stages/train.py ${key}"
         assert STAGES[stage]["params"] == [*own, "normalise", "train"]
     assert {folder: pipeline["evaluate"]["foreach"] for folder, pipeline in DVC.items()} == MEASURED
     for below in ("", "extended/"):
         names = [f"models/{family}.safetensors" for family in FAMILIES[below]]
-        wanted = {f"{below}data/{name}" for name in [*names, "models/selected.json"]}
+        finals = [f"models/selected/{name}.json" for name in (["final"] if below else FINAL)]
+        wanted = {f"{below}data/{name}" for name in [*names, *finals]}
         assert {out for out in written(f"{below}select_model", "outs") if "data/" in out} == wanted
-        assert f"{below}data/models/${{item}}.safetensors" in deps(f"{below}evaluate")
+    assert "${item}" in deps("evaluate")
+    assert "extended/data/models/${item}.safetensors" in deps("extended/evaluate")
+    assert DVC[""]["refit"]["foreach"] == FINAL
 
 
 def test_training_depends_on_what_the_configuration_learns_from():
@@ -136,22 +154,17 @@ def test_training_depends_on_what_the_configuration_learns_from():
         }
 
 
-def test_the_pipelines_share_one_result_the_base_of_the_ablation():
+def test_the_pipelines_share_only_the_bases_of_the_ablation():
     shared = {output for stage in ("prepare", "verify", "features") for output in outputs(stage)}
-    base = "data/models/train/${extended.ablation.base}.safetensors"
+    bases = {f"data/validated/${{extended.ablation.{way}.base}}.safetensors" for way in ("downwards", "upwards")}
     for stage in STAGES:
         assert all(out.startswith("extended/") == bool(root(stage)) for out in outputs(stage))
         assert root(stage) or not any(dep.startswith("extended") for dep in deps(stage))
         if root(stage):
             others = {dep for dep in deps(stage) if not dep.startswith("extended/") and not dep.endswith(".py")}
-            assert (base in others) == (stage == "extended/ablate")
-            others -= {base}
+            assert (bases <= others) == (stage == "extended/ablate")
+            others -= bases
             assert others <= shared | {f"data/${{item.input}}/{split}.safetensors" for split in ("train", "val")}
-
-
-def test_the_extended_run_tracks_one_default_configuration():
-    tracked = {param for stage in DVC["extended/"] for param in STAGES[f"extended/{stage}"]["params"]}
-    assert {param for param in tracked if param.startswith("configs")} == {"configs.${extended.ablation.base}"}
 
 
 @pytest.mark.parametrize("folder", DVC)
@@ -168,7 +181,7 @@ def test_parameters_are_checked_before_any_other_stage_runs(folder):
 def test_dvc_lock_is_up_to_date():
     """Of the extended pipeline, which takes hours, `make stale` says so in a warning."""
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    groups = {"train": PARAMS["configs"], "evaluate": MEASURED[""]}
+    groups = {"train": PARAMS["configs"], "evaluate": MEASURED[""], "refit": FINAL}
     names = {stage: [f"{stage}@{item}" for item in groups[stage]] if stage in groups else [stage] for stage in DVC[""]}
     assert set(lock) == {name for of_stage in names.values() for name in of_stage}
     for stage in lock.values():
@@ -209,10 +222,10 @@ def test_report_runs_before_export_which_may_fail():
 
 
 def test_a_dependency_is_found_by_its_folder_and_for_any_item():
-    assert reads("report", "metrics/evaluate/${item}.json")
-    assert reads("report", "data/evaluated/${item}.safetensors")
+    assert reads("report", "metrics/evaluate/${key}.json")
+    assert reads("report", "data/evaluated/${key}.safetensors")
     assert reads("select_model", "metrics/train/${key}.json")
-    assert not reads("select_model", "metrics/evaluate/${item}.json")
+    assert not reads("select_model", "metrics/evaluate/${key}.json")
 
 
 def test_the_report_depends_on_its_template():
@@ -234,7 +247,7 @@ def test_metrics_are_in_git_and_data_in_the_cache():
 
 
 def test_accuracies_are_the_metrics_and_nothing_else_is():
-    metrics = {f"metrics/{path}.json" for path in ("train/${key}", "refit", "evaluate/${item}")}
+    metrics = {f"metrics/{path}.json" for path in ("train/${key}", "refit/${item}", "evaluate/${key}")}
     extended = {f"extended/metrics/{path}.json" for path in ("train/${key}", "evaluate/${item}")}
     assert {path for stage in STAGES for path in written(stage, "metrics")} == metrics | extended
 
@@ -249,20 +262,20 @@ def test_the_table_of_metrics_fits_on_a_screen():
 
 def test_every_evaluation_writes_the_same():
     kinds = {
-        ("outs", "metrics"): {"data/evaluated/${item}.safetensors", "metrics/evaluate/${item}.json"},
+        ("outs", "metrics"): {"data/evaluated/${key}.safetensors", "metrics/evaluate/${key}.json"},
         ("plots",): {
-            *(f"metrics/evaluate/${{item}}_{kind}.csv" for kind in ("roc", "calibration", "predictions")),
-            *(f"metrics/figures/{kind}_${{item}}.png" for kind in ("confusion", "mistakes")),
+            *(f"metrics/evaluate/${{key}}_{kind}.csv" for kind in ("roc", "calibration", "predictions")),
+            *(f"metrics/figures/{kind}_${{key}}.png" for kind in ("confusion", "mistakes")),
         },
     }
     for kind, paths in kinds.items():
         assert written("evaluate", *kind) == paths
-        assert written("extended/evaluate", *kind) == {f"extended/{path}" for path in paths}
+        assert written("extended/evaluate", *kind) == {f"extended/{path}".replace("key", "item") for path in paths}
 
 
 def test_the_final_model_has_a_name():
     artifacts = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
-    assert artifacts["cifar2"]["path"] in outputs("refit")
+    assert artifacts["cifar2"]["path"] in {output.replace("${item}", "final") for output in outputs("refit")}
 
 
 def test_every_parameter_of_a_result_is_tracked_by_a_stage():

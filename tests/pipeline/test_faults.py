@@ -30,19 +30,29 @@ READ = {
     "train.py fine": SPLITS,
     "train.py linear": ["data/features/train.safetensors", "data/features/val.safetensors"],
     # linear is the best of its family, being the only one in it.
-    "select_model.py": ["data/models/train/linear.safetensors", "metrics/train/fine.json", "metrics/curves/fine.csv"],
-    "refit.py": ["data/models/selected.json", *SPLITS],
-    "evaluate.py mlp": [*TEST, "data/prepared/near_duplicates.csv", "data/models/mlp.safetensors"],
+    "select_model.py": [
+        "data/models/train/linear.safetensors",
+        "data/validated/fine.safetensors",
+        "metrics/train/fine.json",
+        "metrics/curves/fine.csv",
+    ],
+    "refit.py final": ["data/models/selected/final.json", *SPLITS],
+    "evaluate.py data/models/mlp.safetensors": [
+        *TEST,
+        "data/prepared/near_duplicates.csv",
+        "data/models/mlp.safetensors",
+    ],
     "export.py": [
         *TEST,
         "data/models/final.safetensors",
         "data/evaluated/final.safetensors",
-        *(f"metrics/{name}.json" for name in ("prepare", "refit", "evaluate/final")),
+        *(f"metrics/{name}.json" for name in ("prepare", "refit/final", "evaluate/final")),
     ],
     "report.py": [
         "data/models/final.safetensors",
         "data/models/mlp.safetensors",
         "data/evaluated/final.safetensors",
+        "data/evaluated/mlp.safetensors",
         *(f"metrics/{name}.json" for name in ("prepare", "verify", "select", "evaluate/mlp", "evaluate/final")),
         *(f"metrics/{name}.csv" for name in ("ranking", "curves", "evaluate/final_roc", "evaluate/final_calibration")),
     ],
@@ -134,7 +144,7 @@ def test_a_full_disk_at_any_write_changes_nothing(quick, run_stage, fails_with, 
     assert kept(quick, command) == before
 
 
-@pytest.mark.parametrize("command", ["train.py fine", "refit.py"])
+@pytest.mark.parametrize("command", ["train.py fine", "refit.py final"])
 def test_a_full_disk_within_a_checkpoint_is_one_line(
     selected, run_stage, fails_with, monkeypatch, small_files, command
 ):

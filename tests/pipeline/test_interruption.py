@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 # Together these have all random numbers and all state: augmentation, dropout, momentum, the weights of the best epoch,
 # in place and by autograd, and the final model.
-STAGES = ("train@augmented", "train@convolutional", "refit")
+STAGES = ("train@augmented", "train@convolutional", "refit@final")
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ def pipeline(tmp_path_factory):
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
     (folder / "data/verified.json").write_text("{}")
-    (folder / "data/models").mkdir()
+    (folder / "data/models/selected").mkdir(parents=True)
     selected = {"name": "augmented", "configuration": project.params["configs"]["augmented"]}
-    (folder / "data/models/selected.json").write_text(json.dumps(selected))
+    (folder / "data/models/selected/final.json").write_text(json.dumps(selected))
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
     run(folder, "git", "add", ".")

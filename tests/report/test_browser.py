@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     not (CHROMIUM and AXE.exists()), reason="there is no Chromium or no axe-core: `make browser` installs them"
 )
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-CHARTS = ["val_loss", "val_accuracy", "train_loss", "ranking", "roc", "calibration"]
+CHARTS = ["val_loss", "val_accuracy", "train_loss", "train_accuracy", "ranking", "roc", "calibration"]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ INPUTS = [
     "data/prepared/test.safetensors",
     "data/evaluated/final.safetensors",
     "metrics/prepare.json",
-    "metrics/refit.json",
+    "metrics/refit/final.json",
     "metrics/evaluate/final.json",
 ]
 

@@ -72,6 +72,12 @@ def test_metrics_match_the_splits(project, run_stage):
             "airplane": int((split.labels == 0).sum()),
             "bird": int((split.labels == 1).sum()),
         }
+    all_classes = metrics["all_classes"]
+    assert list(all_classes["train"]) == list(cifar10.CLASSES)
+    of_training = [all_classes["train"][name] + all_classes["val"][name] for name in cifar10.CLASSES]
+    assert of_training == np.bincount(DATA.train_labels, minlength=10).tolist()
+    assert list(all_classes["test"].values()) == np.bincount(DATA.test_labels, minlength=10).tolist()
+    assert all_classes["val"]["bird"] == metrics["class_counts"]["val"]["bird"]
     green = sets["train"].x[:, 1].double() / 255
     assert metrics["channel_mean"][1] == pytest.approx(green.mean().item())
     assert metrics["channel_std"][1] == pytest.approx(green.std(correction=0).item())

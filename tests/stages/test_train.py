@@ -21,6 +21,7 @@ EACH_KIND = pytest.mark.parametrize("name", KINDS)
 def outputs(name, root=""):
     return {
         f"{root}data/models/train/{name}.safetensors",
+        f"{root}data/validated/{name}.safetensors",
         f"{root}metrics/train/{name}.json",
         f"{root}metrics/curves/{name}.csv",
     }
@@ -125,7 +126,7 @@ def test_diverged_configuration_has_a_reason_and_no_numbers(project, run_stage, 
 def test_unknown_configuration_is_one_line_with_the_known_ones(project, fails_with):
     assert fails_with("train.py", "fin") == (
         "error: params.yaml: neither configs nor extended has 'fin', only precise, fast, fine, balanced, smooth, "
-        "augmented, linear, convolutional, without_flip"
+        "augmented, linear, convolutional, without_flip, longer"
     )
 
 

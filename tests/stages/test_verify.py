@@ -70,7 +70,7 @@ def test_largest_errors_are_listed_by_layer_and_activation(project, run_stage):
         assert 0 < max(row[method] for row in rows) <= metrics()[f"backprop_vs_{method}_max_rel_error"]
 
 
-@pytest.mark.parametrize("wrong", test_gradcheck.WRONG[:3])
+@pytest.mark.parametrize("wrong", list(test_gradcheck.WRONG.values())[:3])
 def test_wrong_backpropagation_fails_the_stage(fails, monkeypatch, wrong):
     monkeypatch.setattr(gradcheck, "backpropagation", wrong)
     n, name, reference = fails()
@@ -80,14 +80,14 @@ def test_wrong_backpropagation_fails_the_stage(fails, monkeypatch, wrong):
 
 
 def test_errors_by_layer_show_the_layer_of_a_fault(fails, monkeypatch):
-    monkeypatch.setattr(gradcheck, "backpropagation", test_gradcheck.wrong_sign)
+    monkeypatch.setattr(gradcheck, "backpropagation", test_gradcheck.WRONG["wrong sign"])
     fails()
     for row in metrics()["by_layer"]:
         assert (row["autograd"] > 1e-6) == (row["layer"] == 1)
 
 
 def test_wrong_velocity_fails_the_stage(fails, monkeypatch):
-    monkeypatch.setattr(SGD, "step", test_sgdcheck.velocity_seeded_with_zero)
+    monkeypatch.setattr(SGD, "step", test_sgdcheck.FORGOTTEN["momentum"][0])
     _, name, reference = fails()
     assert (name, reference) == ("SGD momentum, float32", "torch.optim.SGD")
     assert metrics()["sgd_vs_torch_max_abs_diff"] > 0

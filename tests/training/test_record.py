@@ -1,12 +1,12 @@
 import csv
+from statistics import pstdev
 
 import pytest
 import torch
 
 from cifar2.dataset.examples import Examples
 from cifar2.evaluation.scores import score
-from cifar2.evaluation.uncertainty import standard_error
-from cifar2.training.record import Epoch, Resumed, best_epoch, kept_epoch, summarise, write_curves
+from cifar2.training.record import Epoch, Resumed, best_epoch, kept_epoch, results, write_curves
 from tests.training.conftest import CONFIGURATION, build, but, fit
 
 
@@ -30,34 +30,35 @@ def test_epoch_from_a_checkpoint_is_resumed():
     assert Resumed(*epoch) == epoch
 
 
-def test_summary_is_over_seeds(train, val):
+def test_results_are_of_all_seeds(train, val):
     networks, curves = zip(*(fit(train, val, seed=seed, epochs=12) for seed in (0, 1)), strict=True)
-    summary = summarise(curves, networks, train, val, CONFIGURATION)
-    last = [curve[-1] for curve in curves]
-    assert summary.val_accuracy == pytest.approx((last[0].val_accuracy + last[1].val_accuracy) / 2)
-    assert summary.val_loss == pytest.approx((last[0].val_loss + last[1].val_loss) / 2)
+    found = results(curves, networks, train, val, CONFIGURATION)
     scores = [score(network, val) for network in networks]
-    assert summary.val_accuracy_se == standard_error(torch.stack([s.correct for s in scores]))
-    assert summary.val_loss_se == standard_error(torch.stack([s.losses for s in scores]))
-    assert summary.gap == summary.train_accuracy - summary.val_accuracy
-    assert summary.kept_epoch == [12, 12]
-    spreads = [torch.tensor([e.val_loss for e in curve[-10:]]).double().std(correction=0) for curve in curves]
-    assert summary.val_loss_std == pytest.approx([spread.item() for spread in spreads])
+    assert torch.equal(found.correct, torch.stack([s.correct for s in scores]))
+    assert torch.equal(found.losses, torch.stack([s.losses for s in scores]))
+    assert found.train_accuracy.tolist() == [score(network, train).accuracy for network in networks]
+    spreads = [torch.tensor([e.val_loss for e in curve[-4:]]).double().std(correction=0) for curve in curves]
+    assert found.loss_std.tolist() == pytest.approx([spread.item() for spread in spreads])
 
 
-def test_summary_is_of_the_kept_weights(train, val):
+@pytest.mark.parametrize(("n_epochs", "n_last"), [(1, 1), (2, 1), (3, 1), (4, 2), (30, 10), (31, 11)])
+def test_steadiness_is_over_the_last_third_of_the_epochs(train, val, n_epochs, n_last):
+    losses = [float(i * i) for i in range(n_epochs)]
+    found = results([curve(*losses)], [build()], train, val, CONFIGURATION)
+    assert found.loss_std.tolist() == pytest.approx([pstdev(losses[-n_last:])])
+
+
+def test_results_are_of_the_kept_weights(train, val):
     # A learning rate so high that the loss soon rises.
     configuration = but(early_stopping=1, lr=0.5, epochs=30)
-    networks, curves = zip(*(fit(train, val, configuration, seed) for seed in (0, 1)), strict=True)
-    assert all(len(curve) < 30 for curve in curves)
-    summary = summarise(curves, networks, train, val, configuration)
-    best = [min(curve, key=lambda e: e.val_loss) for curve in curves]
-    assert summary.val_loss == pytest.approx((best[0].val_loss + best[1].val_loss) / 2)
-    assert summary.kept_epoch == [best[0].epoch, best[1].epoch]
+    network, epochs = fit(train, val, configuration, 0)
+    assert len(epochs) < 30
+    found = results([epochs], [network], train, val, configuration)
+    assert found.losses.mean().item() == pytest.approx(min(e.val_loss for e in epochs))
 
 
 @pytest.mark.parametrize("flip_average", [False, True])
-def test_summary_averages_over_mirror_images_as_configured(flip_average):
+def test_results_average_over_mirror_images_as_configured(flip_average):
     generator = torch.Generator().manual_seed(0)
     train, val = (
         Examples(
@@ -66,10 +67,12 @@ def test_summary_averages_over_mirror_images_as_configured(flip_average):
         for _ in range(2)
     )
     network = build()
-    summary = summarise([curve(0.5)], [network], train, val, but(flip_average=flip_average))
-    assert summary.val_loss == score(network, val, flip_average).loss != score(network, val, not flip_average).loss
-    assert summary.train_accuracy == score(network, train, flip_average).accuracy
-    assert summary.train_accuracy != score(network, train, not flip_average).accuracy
+    found = results([curve(0.5)], [network], train, val, but(flip_average=flip_average))
+    averaged, other = (score(network, val, average).losses for average in (flip_average, not flip_average))
+    assert torch.equal(found.losses[0], averaged)
+    assert not torch.equal(averaged, other)
+    assert found.train_accuracy.item() == score(network, train, flip_average).accuracy
+    assert found.train_accuracy.item() != score(network, train, not flip_average).accuracy
 
 
 def test_curves_are_written_with_their_configuration(tmp_path):

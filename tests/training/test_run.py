@@ -3,9 +3,8 @@ import torch
 
 from cifar2.networks import classifier
 from cifar2.params import Transfer
-from cifar2.training import hardware
+from cifar2.training import hardware, record
 from cifar2.training.loop import Diverged
-from cifar2.training.record import summarise
 from cifar2.training.run import Run
 from tests.conftest import random_features, random_split
 from tests.training.conftest import CONFIGURATION, CONVOLUTIONAL, HYPERPARAMETERS, PARAMS, SPLIT, but, fit
@@ -29,7 +28,9 @@ def test_run_trains_a_network_for_each_seed(train, val):
         assert all(map(torch.equal, network.state_dict().values(), expected.state_dict().values()))
     assert training.n_parameters == classifier.n_parameters(networks[0])
     assert training.card == classifier.describe("x", CONFIGURATION, PARAMS, SPLIT)
-    assert training.summary() == summarise(curves, networks, train, val, CONFIGURATION)
+    expected = record.results(curves, networks, train, val, CONFIGURATION)
+    assert all(map(torch.equal, training.results(), expected))
+    assert training.kept_epochs == [curve[-1].epoch for curve in curves]
 
 
 def test_run_may_have_no_validation_set():
