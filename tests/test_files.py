@@ -124,8 +124,8 @@ def test_corrupted_csv_is_not_joined(tmp_path, content):
 
 def test_tensors_round_trip_with_their_metadata(tmp_path):
     vector = torch.arange(6.0)
-    # Two that share memory, one of them in another order than it.
-    tensors = {"a": vector[:2], "b": vector[2:].view(2, 2).T, "n": torch.tensor([1, 2])}
+    # Three that share memory, one of them in another order than it.
+    tensors = {"a": vector[:2], "b": vector[2:].view(2, 2).T, "c": vector[1:], "n": torch.tensor([1, 2])}
     files.write_tensors(tmp_path / "t", tensors, {"classes": ["a", "b"], "n": 1})
     back, about = files.read_tensors(tmp_path / "t")
     assert about == {"classes": ["a", "b"], "n": 1}
