@@ -215,9 +215,11 @@ def test_relu_across_its_kink_has_no_central_difference(w, b, x):
     [*product(["relu"], OFF_A_KINK), *product(["tanh", "sigmoid", "identity"], ON_A_KINK)],
 )
 def test_activation_without_a_kink_close_by_is_compared(activation, unit):
-    arguments = (*one_unit(activation, *unit), "squared_error")
-    by_hand = gradcheck.by_backpropagation(*arguments)
-    assert relative_error(by_hand, gradcheck.by_finite_differences(*arguments)) <= DIFFERENCE
+    model, *batch = one_unit(activation, *unit)
+    before = [p.item() for p in model.parameters()]
+    by_hand = gradcheck.by_backpropagation(model, *batch, "squared_error")
+    assert relative_error(by_hand, gradcheck.by_finite_differences(model, *batch, "squared_error")) <= DIFFERENCE
+    assert [p.item() for p in model.parameters()] == before
 
 
 RELU_CHECKS = [
