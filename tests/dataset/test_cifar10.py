@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
 import pickle
 import re
 import signal
@@ -302,10 +303,11 @@ def test_a_broken_download_resumes_where_it_broke_off(server):
 
 def test_a_download_resumes_after_the_connection_was_reset(server):
     def answer(request):
-        request.send(OFFICIAL, breaks_off_after=10_000 if len(server.asked) == 1 else None)
-        if len(server.asked) == 1:
-            wait_until(lambda: PARTIAL.stat().st_size == 10_000)
-            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.send(OFFICIAL, breaks_off_after=10_000)
+        wait_until(lambda: PARTIAL.stat().st_size == 10_000)
+        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.answer = lambda request: request.send(OFFICIAL)
+        os.close(request.connection.detach())
 
     server.answer = answer
     assert_whole(cifar10.load(["torchvision"], Path("data/raw")))
