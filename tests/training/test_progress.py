@@ -40,11 +40,10 @@ class Live:
 
 sys.modules["dvclive.live"] = ModuleType("live")
 sys.modules["dvclive.live"].Live = Live
-resumed = False
 values = {"seed": 0, "epoch": 3, "train_loss": 0.5, "train_accuracy": 0.7, "val_loss": None}
 with Progress(name, 1) as progress:
     with redirect_stdout(None):
-        progress.show(SimpleNamespace(**values, resumed=resumed, _asdict=lambda: values))
+        progress.show(SimpleNamespace(**values, resumed=False, _asdict=lambda: values))
     print("live", flush=True)
     threading.Event().wait()
 """
