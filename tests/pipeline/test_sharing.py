@@ -11,7 +11,7 @@ import shutil
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from dvc.repo import Repo
@@ -28,24 +28,16 @@ WITH_SSHD = pytest.mark.skipif(not two_people.SSHD, reason=two_people.NO_SSHD)
 SERVERS = ["s3", pytest.param("ssh", marks=WITH_SSHD)]
 
 
-@dataclass
-class Story:
-    """What the people have afterwards."""
-
-    a: Person
-    b: Person
-    remote: Remote
-
-
 @pytest.fixture(scope="module", params=["directory", *SERVERS])
 def story(request, committed, tmp_path_factory):
+    """Two people after they shared results, and their remote."""
     folder = tmp_path_factory.mktemp(request.param)
     shutil.copytree(committed.folder, folder / "a")
     run(folder / "a", "dvc", "remote", "remove", "team")
     with REMOTES[request.param](folder) as remote:
-        people = Person(folder / "a"), Person(folder / "b")
-        two_people.share(*people, remote)
-        yield Story(*people, remote)
+        after = SimpleNamespace(a=Person(folder / "a"), b=Person(folder / "b"), remote=remote)
+        two_people.share(after.a, after.b, remote)
+        yield after
 
 
 UP_TO_DATE = "Data and pipelines are up to date.\n"
