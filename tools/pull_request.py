@@ -16,15 +16,12 @@ from cifar2 import errors
 from cifar2.errors import UserError
 
 
-def squeezed(table: str) -> str:
-    """A table without padding: GitHub limits comments to 65,536 characters."""
-    return re.sub(r"-{4,}", "---", re.sub(" +", " ", table)).strip()
-
-
 def section(title: str, table: str) -> str:
     """A table of ``dvc metrics diff`` or ``dvc params diff`` below its title, or "No difference."."""
     rows = table.strip().splitlines()[2:]
-    return f"### {title}\n\n{squeezed(table) if rows else 'No difference.'}\n"
+    # Without padding: GitHub limits comments to 65,536 characters.
+    squeezed = re.sub(r"-{4,}", "---", re.sub(" +", " ", table)).strip()
+    return f"### {title}\n\n{squeezed if rows else 'No difference.'}\n"
 
 
 def changed_figures(diff: str) -> dict[str, str]:

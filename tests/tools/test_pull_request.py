@@ -8,7 +8,7 @@ from cifar2 import errors
 from tests.clone import run
 from tests.conftest import ROOT
 from tests.pipeline.test_workflow import differences
-from tools.pull_request import changed_figures, check, figure, main, section, squeezed
+from tools.pull_request import changed_figures, check, figure, main, section
 
 TABLE = """\
 | Path        | Param   | base   | head   |
@@ -19,12 +19,9 @@ TABLE = """\
 BASE, HEAD = "https://github.com/o/r/raw/aaa", "https://github.com/o/r/raw/bbb"
 
 
-def test_a_table_loses_only_its_padding():
-    assert squeezed(TABLE) == "| Path | Param | base | head |\n|---|---|---|---|\n| params.yaml | lr | 0.1 | -0.2 |"
-
-
-def test_a_table_follows_its_title():
-    assert section("Parameters", TABLE) == f"### Parameters\n\n{squeezed(TABLE)}\n"
+def test_a_table_follows_its_title_without_padding():
+    squeezed = "| Path | Param | base | head |\n|---|---|---|---|\n| params.yaml | lr | 0.1 | -0.2 |"
+    assert section("Parameters", TABLE) == f"### Parameters\n\n{squeezed}\n"
 
 
 def test_a_table_without_rows_becomes_a_sentence():
