@@ -33,6 +33,8 @@ def main() -> None:
     hardware.fix_convolutions(params.load().train.threads)
     test = splits.load(PREPARED / "test.safetensors")
     card, networks, accuracies = classifier.load(model)
+    if not networks:
+        raise errors.UserError(f"{model} holds no model: training {card.name} diverged; lower its lr in params.yaml")
     n_seeds, n, classes = len(networks), len(test.labels), test.classes
 
     x = inference.inputs(card, test.x)

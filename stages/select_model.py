@@ -30,7 +30,7 @@ def main() -> None:
         for name, c in configs.items()
         if metrics[name]["diverged"] is None
     }
-    for group in set(families.values()):
+    for group in dict.fromkeys(families.values()):
         diverged = {name: m["diverged"] for name, m in metrics.items() if families[name] == group}
         if not candidates.keys() & diverged:
             reasons = "; ".join(f"{name} diverged at {reason}" for name, reason in diverged.items())

@@ -46,8 +46,8 @@ def main() -> None:
         measured = dict.fromkeys(Summary._fields) if diverged else summarise(results, run.kept_epochs)._asdict()
         networks = {f"seed{seed}": n for seed, n in zip(train_params.seeds, run.networks, strict=False)}
         accuracies = {key: measured[key] for key in ("val_accuracy", "train_accuracy")}
-        summary.save(root / f"data/validated/{name}.safetensors", results)
         classifier.save(root / f"data/models/train/{name}.safetensors", run.card, networks, accuracies)
+        summary.save(root / f"data/validated/{name}.safetensors", results)
         record.write_curves(root / f"metrics/curves/{name}.csv", name, run.curves)
         counts = {"n_seeds": len(train_params.seeds), "n_parameters": run.n_parameters}
         files.write_json(root / f"metrics/train/{name}.json", {**measured, **counts, "diverged": diverged})

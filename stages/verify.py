@@ -43,8 +43,8 @@ def main() -> None:
     # Numbers and figure are written also if a check failed: they show where.
     figure = figures.gradient_errors(checks.gradients, checks.tolerances)
     canvas.write(Path("metrics/figures/gradient_errors.png"), figure)
-    picture = figures.untrained(split.x[0], hidden, by_class, split.classes[split.labels[0]])
-    canvas.write(Path("metrics/figures/untrained.png"), picture)
+    figure = figures.untrained(split.x[0], hidden, by_class, split.classes[split.labels[0]])
+    canvas.write(Path("metrics/figures/untrained.png"), figure)
     rows = [
         {"layer": layer, "activation": activation}
         | {method: largest([error]) for method, error in found._asdict().items()}

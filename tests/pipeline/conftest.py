@@ -64,7 +64,12 @@ def committed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("repository")
     project = Project(folder)
     project.params["configs"] = {"fine": project.params["configs"]["fine"]}
-    project.params["extended"] = {"configs": {}, "ablation": {"base": "fine", "changes": {"slow": {"lr": 0.001}}}}
+    variants = {"base": "fine", "changes": {"slow": {"lr": 0.001}}}
+    project.params["extended"] = {
+        "configs": {},
+        "ablation": {"downwards": variants, "upwards": variants | {"changes": {"fast": {"lr": 0.1}}}},
+        "replication": {"configs": ["fine"], "n_seeds": 2},
+    }
     project.params["sweep"] |= {"base": "fine", "space": {"lr": {"uniform": [0.001, 0.1]}}}
     project.write_params()
     for name in ("cifar2", "stages"):

@@ -57,14 +57,16 @@ def test_a_user_can_switch_usage_reports_on(home, monkeypatch):
     "command",
     [
         [str(ROOT / "stages/ablate.py")],
+        [str(ROOT / "stages/replicate.py"), "fine"],
         [str(ROOT / "stages/sweep.py")],
         ["-c", f"{IN_ROOT}from cifar2.deploy import cli; cli.main()", str(ROOT), "predict", "image.png"],
     ],
-    ids=["ablate", "sweep", "predict"],
+    ids=["ablate", "replicate", "sweep", "predict"],
 )
 def test_what_is_not_in_the_pipeline_leaves_the_home_empty(trained, run_stage, home, command):
     """The stages of the pipeline: tests/pipeline/test_pipeline.py."""
-    run_stage("train.py", "without_flip")
+    for name in ("without_flip", "longer"):
+        run_stage("train.py", name)
     Image.fromarray(random_split(1, 0).x[0].permute(1, 2, 0).numpy()).save("image.png")
     python(*command)
     assert written(home) == []

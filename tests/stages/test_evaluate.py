@@ -205,6 +205,16 @@ def test_number_of_threads_is_that_of_params(selected, run_stage, monkeypatch):
     assert fixed == [3, 3]
 
 
+def test_configuration_that_diverged_is_one_line(project, run_stage, fails_with):
+    project.params["configs"]["fine"]["lr"] = 1e30
+    project.write_params()
+    run_stage("train.py", "fine")
+    before = project.snapshot()
+    message = fails_with("evaluate.py", MODELS["fine"])
+    assert message.startswith("error: data/models/train/fine.safetensors holds no model: training fine diverged; ")
+    assert project.snapshot() == before
+
+
 def test_extended_evaluation_has_its_own_folder(evaluated, run_stage):
     before = evaluated.snapshot()
     Path("extended/data/models").mkdir(parents=True)
