@@ -16,8 +16,6 @@ from cifar2.figures import prepare as figures
 import torch
 
 PREPARED, FIGURES = Path("data/prepared"), Path("metrics/figures")
-# Pairs in the figure of near-duplicates.
-N_PAIRS = 72
 
 
 def main() -> None:
@@ -33,7 +31,15 @@ def main() -> None:
     mean, std = splits.channel_statistics(train.x)
     # Test images with a near-duplicate are not new to a trained network; evaluate measures the others apart.
     seen = splits.join(train, val)
-    pairs = near_duplicates.find(seen.x, test.x)
+    of_train, of_val = (near_duplicates.find(split.x, test.x) for split in (train, val))
+    pairs = near_duplicates.most_similar(of_train, of_val._replace(train=of_val.train + len(train.x)))
+    n_near_duplicates = {
+        "n_near_duplicates": len(pairs.test),
+        "n_near_duplicates_of_train": len(of_train.test),
+        "n_near_duplicates_of_val": len(of_val.test),
+        "n_val_near_duplicates": len(near_duplicates.find(train.x, val.x).test),
+        "n_test_near_duplicates": len(near_duplicates.find_within(test.x).test),
+    }
     normalised = normalise(train.x, parameters.normalise.mean, parameters.normalise.std)
 
     for name, split in sets.items():
@@ -46,13 +52,7 @@ def main() -> None:
             for i, j, mirrored, similarity in zip(*pairs, strict=True)
         ],
     )
-    n_pairs, n_test = len(pairs.test), len(test.labels)
-    title = f"{n_pairs} of {n_test:,} test images (left) with a near-duplicate in CIFAR-10's training set"
-    if n_pairs > N_PAIRS:
-        title += f"; the {N_PAIRS} least similar"
-    left, right = pairs.test[-N_PAIRS:], pairs.train[-N_PAIRS:]
-    captions = [test.classes[label] for label in test.labels[left]]
-    canvas.write(FIGURES / "near_duplicates.png", figures.pairs(test.x[left], seen.x[right], captions, title))
+    canvas.write(FIGURES / "near_duplicates.png", figures.near_duplicates(seen, test, pairs))
     canvas.write(FIGURES / "samples.png", figures.samples(train.x, normalised, train.labels, train.classes))
     canvas.write(FIGURES / "class_distribution.png", figures.class_distribution(counts))
     files.write_json(
@@ -61,7 +61,7 @@ def main() -> None:
             **{f"n_{name}": len(split.labels) for name, split in sets.items()},
             "class_counts": counts,
             "all_classes": {name: splits.counts(split) for name, split in all_classes.items()},
-            "n_near_duplicates": len(pairs.test),
+            **n_near_duplicates,
             "channel_mean": mean,
             "channel_std": std,
         },
