@@ -34,6 +34,7 @@ def main() -> None:
     full = gradcheck.Case(n_l, parameters.train.activation, "identity", "cross_entropy", 32)
     checks = verification.check_all(x, images.y, full, parameters.verify)
 
+    torch.manual_seed(parameters.verify.seed)
     untrained = MyNet(n_l, full.activation, full.output_activation)
     with torch.no_grad():
         probabilities = torch.softmax(untrained(x).double(), 1)
