@@ -26,7 +26,7 @@ from cifar2.report import original
 EXTENDED = "extended"
 
 TABLES = re.compile(
-    r"(<!-- (claims|steps|all steps|original|ranking|replication|ablation|budget) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (claims|steps|all steps|original|ranking|replication|ablation|budget|near-duplicates) -->\n).*?(<!-- end -->)", re.DOTALL
 )
 CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
 CONSOLE = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
@@ -56,6 +56,7 @@ def filled(text: str, root: Path) -> str:
         "replication": _replication,
         "ablation": _ablation,
         "budget": _budget,
+        "near-duplicates": _near_duplicates,
     }
     text = TABLES.sub(lambda m: m[1] + made[m[2]](root) + m[3], text)
     return CODE.sub(lambda m: m[1] + source(root / m[2], m[3]) + m[4], text)
@@ -194,6 +195,16 @@ def _trainable(n: int, name: str, root: Path) -> str:
     return f"{n:,}; {frozen}"
 
 
+def _near_duplicates(root: Path) -> str:
+    p = files.read_json(root / "metrics/prepare.json")
+    return (
+        f"Of the {p['n_test']:,} test images, {p['n_near_duplicates']} have a near-duplicate that is not a test image: "
+        f"{p['n_near_duplicates_of_train']} in the training set, {p['n_near_duplicates_of_val']} in the validation set. "
+        f"{p['n_test_near_duplicates']} have one within the test set. Of the {p['n_val']:,} validation images, "
+        f"{p['n_val_near_duplicates']} have one in the training set, so validation accuracies are slightly too high.\n"
+    )
+
+
 def _ranking(root: Path) -> str:
     prepare, select = (files.read_json(root / f"metrics/{name}.json") for name in ("prepare", "select"))
     accuracies = "validation accuracy", "validation loss", "training accuracy"
@@ -216,7 +227,8 @@ def _ranking(root: Path) -> str:
     return (
         f"{_table(header, *rows)}\n"
         f"Trained on {prepare['n_train']:,} images and ranked on {prepare['n_val']:,} others: mean over {n_seeds} "
-        "seeds, ± one standard error over seeds and images. The last columns are how often the rule selects a "
+        "seeds, ± one standard error over seeds and images. The training accuracy describes these runs; the gap has its "
+        "uncertainty. The last columns are how often the rule selects a "
         f"configuration on {select['resamples']:,} resamples of images and seeds.\n"
     )
 
