@@ -25,9 +25,8 @@ from cifar2.report import original
 # The folder of the extended pipeline.
 EXTENDED = "extended"
 
-TABLES = re.compile(
-    r"(<!-- (claims|steps|all steps|original|ranking|replication|ablation|budget|near-duplicates) -->\n).*?(<!-- end -->)", re.DOTALL
-)
+BLOCKS = "claims|steps|all steps|original|near-duplicates|ranking|replication|ablation|budget"
+TABLES = re.compile(rf"(<!-- ({BLOCKS}) -->\n).*?(<!-- end -->)", re.DOTALL)
 CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
 CONSOLE = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
 
@@ -196,12 +195,13 @@ def _trainable(n: int, name: str, root: Path) -> str:
 
 
 def _near_duplicates(root: Path) -> str:
-    p = files.read_json(root / "metrics/prepare.json")
+    n = files.read_json(root / "metrics/prepare.json")
     return (
-        f"Of the {p['n_test']:,} test images, {p['n_near_duplicates']} have a near-duplicate that is not a test image: "
-        f"{p['n_near_duplicates_of_train']} in the training set, {p['n_near_duplicates_of_val']} in the validation set. "
-        f"{p['n_test_near_duplicates']} have one within the test set. Of the {p['n_val']:,} validation images, "
-        f"{p['n_val_near_duplicates']} have one in the training set, so validation accuracies are slightly too high.\n"
+        f"Of the {n['n_test']:,} test images, {n['n_near_duplicates']} have a near-duplicate that is not a test image: "
+        f"{n['n_near_duplicates_of_train']} in the training set, {n['n_near_duplicates_of_val']} in the validation "
+        f"set. {n['n_test_near_duplicates']} have one within the test set. Of the {n['n_val']:,} validation images, "
+        f"{n['n_val_near_duplicates']} have one in the training set, so validation accuracies may be slightly too "
+        "high.\n"
     )
 
 
@@ -227,8 +227,8 @@ def _ranking(root: Path) -> str:
     return (
         f"{_table(header, *rows)}\n"
         f"Trained on {prepare['n_train']:,} images and ranked on {prepare['n_val']:,} others: mean over {n_seeds} "
-        "seeds, ± one standard error over seeds and images. The training accuracy describes these runs; the gap has its "
-        "uncertainty. The last columns are how often the rule selects a "
+        "seeds, ± one standard error over seeds and images. The training accuracy describes these runs; the gap "
+        "has its uncertainty. The last columns are how often the rule selects a "
         f"configuration on {select['resamples']:,} resamples of images and seeds.\n"
     )
 
