@@ -42,7 +42,7 @@ bench: install  ## compare the speed with plain PyTorch (Linux; an hour; writes 
 
 # A process per core, at most eight: each takes a gigabyte of memory.
 PARALLEL = --numprocesses logical --maxprocesses 8
-test: install  ## run the tests on all cores (about five minutes on two)
+test: install  ## run the tests on all cores
 	pytest $(PARALLEL) --dist worksteal
 
 coverage: install  ## run the tests (half as long again), and list the lines of cifar2/ and stages/ that they miss

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
-from cifar2.dataset import cifar10, near_duplicates, splits
+from cifar2.dataset import cifar10, splits
 from cifar2.dataset.examples import normalise
 from cifar2.figures import canvas
 from cifar2.figures import prepare as figures
@@ -24,35 +24,15 @@ def main() -> None:
     cifar = cifar10.load(parameters.data.sources, Path(parameters.data.folder))
     all_classes = divide(cifar, parameters.data, cifar10.CLASSES)
     sets = divide(cifar, parameters.data, parameters.data.classes)
-    train, val, test = sets.values()
+    train = sets["train"]
     for name, split in sets.items():
         splits.check_counts(name, split)
     counts = {name: splits.counts(split) for name, split in sets.items()}
     mean, std = splits.channel_statistics(train.x)
-    # Test images with a near-duplicate are not new to a trained network; evaluate measures the others apart.
-    seen = splits.join(train, val)
-    of_train, of_val = (near_duplicates.find(split.x, test.x) for split in (train, val))
-    pairs = near_duplicates.most_similar(of_train, of_val._replace(train=of_val.train + len(train.x)))
-    n_near_duplicates = {
-        "n_near_duplicates": len(pairs.test),
-        "n_near_duplicates_of_train": len(of_train.test),
-        "n_near_duplicates_of_val": len(of_val.test),
-        "n_val_near_duplicates": len(near_duplicates.find(train.x, val.x).test),
-        "n_test_near_duplicates": len(near_duplicates.find_within(test.x).test),
-    }
     normalised = normalise(train.x, parameters.normalise.mean, parameters.normalise.std)
 
     for name, split in sets.items():
         splits.save(PREPARED / f"{name}.safetensors", split)
-    files.write_csv(
-        PREPARED / "near_duplicates.csv",
-        ("test_index", "train_index", "mirrored", "similarity"),
-        [
-            (test.index[i].item(), seen.index[j].item(), mirrored.item(), f"{similarity:.4f}")
-            for i, j, mirrored, similarity in zip(*pairs, strict=True)
-        ],
-    )
-    canvas.write(FIGURES / "near_duplicates.png", figures.near_duplicates(seen, test, pairs))
     canvas.write(FIGURES / "samples.png", figures.samples(train.x, normalised, train.labels, train.classes))
     canvas.write(FIGURES / "class_distribution.png", figures.class_distribution(counts))
     files.write_json(
@@ -61,7 +41,6 @@ def main() -> None:
             **{f"n_{name}": len(split.labels) for name, split in sets.items()},
             "class_counts": counts,
             "all_classes": {name: splits.counts(split) for name, split in all_classes.items()},
-            **n_near_duplicates,
             "channel_mean": mean,
             "channel_std": std,
         },

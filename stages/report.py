@@ -25,7 +25,7 @@ IMAGES = ("samples", "near_duplicates", "untrained", "mistakes_final_mlp")
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     parameters = params.load()
-    metrics = {name: read(name) for name in ("prepare", "verify", "select")}
+    metrics = {name: read(name) for name in ("prepare", "near_duplicates", "verify", "select")}
     families = {name: read(f"evaluate/{name}") for name in metrics["select"]["best_per_family"]}
     evaluated = {name: files.read_tensors(Path(f"data/evaluated/{name}.safetensors")) for name in (*families, "final")}
     final, about = evaluated["final"]

@@ -269,10 +269,10 @@ def to_report(evaluated: Project, run_stage: Callable[..., None], once: Callable
         run_stage("verify.py")
         counts = {name: {"airplane": n // 2, "bird": n - n // 2} for name, n in SIZES.items()}
         sizes = {f"n_{name}": n for name, n in SIZES.items()}
-        near = {"n_near_duplicates": 3, "n_near_duplicates_of_train": 2, "n_near_duplicates_of_val": 1}
-        near |= {"n_val_near_duplicates": 4, "n_test_near_duplicates": 5}
-        document = {**sizes, "class_counts": counts, "all_classes": counts, **near}
+        document = {**sizes, "class_counts": counts, "all_classes": counts}
         files.write_json(Path("metrics/prepare.json"), document)
+        counts = {"n_test": 3, "n_test_of_train": 2, "n_test_of_val": 1, "n_val_of_train": 4, "n_test_of_test": 5}
+        files.write_json(Path("metrics/near_duplicates.json"), counts)
         for seed, name in enumerate(("samples", "near_duplicates")):
             image = random_split(1, seed).x[0]
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(f"metrics/figures/{name}.png")

@@ -195,13 +195,12 @@ def _trainable(n: int, name: str, root: Path) -> str:
 
 
 def _near_duplicates(root: Path) -> str:
-    n = files.read_json(root / "metrics/prepare.json")
+    sizes, n = (files.read_json(root / f"metrics/{name}.json") for name in ("prepare", "near_duplicates"))
     return (
-        f"Of the {n['n_test']:,} test images, {n['n_near_duplicates']} have a near-duplicate that is not a test image: "
-        f"{n['n_near_duplicates_of_train']} in the training set, {n['n_near_duplicates_of_val']} in the validation "
-        f"set. {n['n_test_near_duplicates']} have one within the test set. Of the {n['n_val']:,} validation images, "
-        f"{n['n_val_near_duplicates']} have one in the training set, so validation accuracies may be slightly too "
-        "high.\n"
+        f"Of the {sizes['n_test']:,} test images, {n['n_test']} have a near-duplicate that is not a test image: "
+        f"{n['n_test_of_train']} in the training set, {n['n_test_of_val']} in the validation set. "
+        f"{n['n_test_of_test']} have one within the test set. Of the {sizes['n_val']:,} validation images, "
+        f"{n['n_val_of_train']} have one in the training set, so validation accuracies may be slightly too high.\n"
     )
 
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.fft import irfft2, rfft2
-from torch.nn.functional import avg_pool2d, grid_sample
+from torch.nn.functional import avg_pool1d, avg_pool2d, grid_sample
 
 # Side of the square of the local mean, in pixels, for each kind of drawing.
 COARSE, MEDIUM, FINE = 17, 9, 3
@@ -174,8 +174,9 @@ def _spectra(images: Tensor) -> Tensor:
 
 
 def _drawing(images: Tensor, size: int) -> Tensor:
-    along_rows = avg_pool2d(images, (1, size), 1, (0, size // 2), count_include_pad=False)
-    return images - avg_pool2d(along_rows, (size, 1), 1, (size // 2, 0), count_include_pad=False)
+    # Column j has the weights of the pixels whose mean is pixel j's; a window at the border holds fewer pixels.
+    window = avg_pool1d(torch.eye(32, dtype=images.dtype), size, 1, size // 2, count_include_pad=False)
+    return images - window.t() @ images @ window
 
 
 def _standardised(images: Tensor) -> Tensor:

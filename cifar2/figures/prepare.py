@@ -1,17 +1,11 @@
-"""The data: samples of each class, the class balance, near-duplicates."""
+"""The data: samples of each class, the class balance."""
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from cifar2.dataset.near_duplicates import Pairs
-from cifar2.dataset.splits import Split
-from cifar2.figures.canvas import Figure, image_grid
+from cifar2.figures.canvas import Figure
 from cifar2.figures.colours import BLUE, CHANNELS
-
-# Pairs in the figure of near-duplicates.
-N_PAIRS = 72
 
 
 def samples(images: Tensor, normalised: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
@@ -82,15 +76,3 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     else:
         panels[0].set_ylabel("images")
     return figure
-
-
-def near_duplicates(train: Split, test: Split, pairs: Pairs) -> Figure:
-    """The least similar ``pairs``, each under its test image's class: the test image, then the training image."""
-    n, shown = len(pairs.test), slice(-N_PAIRS, None)
-    title = f"{n} of {len(test.labels):,} test images (left) with a near-duplicate in CIFAR-10's training set"
-    if n > N_PAIRS:
-        title += f"; the {N_PAIRS} least similar"
-    left, right = test.x[pairs.test[shown]], train.x[pairs.train[shown]]
-    captions = [test.classes[label] for label in test.labels[pairs.test[shown]]]
-    gap = left.new_full((len(left), 3, 32, 1), 255)
-    return image_grid(torch.cat([left, gap, right], 3), title, 9, (12, 0.6, 0.95), captions, fontsize=8, pad=2)

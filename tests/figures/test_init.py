@@ -5,6 +5,7 @@ from tests.conftest import ROOT
 
 DRAWN_BY = {
     "prepare": {"colours", "prepare"},
+    "near_duplicates": {"near_duplicates"},
     "verify": {"colours", "verify"},
     "select_model": {"colours", "select_model"},
     "evaluate": {"evaluate"},

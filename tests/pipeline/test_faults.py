@@ -25,6 +25,7 @@ TEST = ["data/prepared/test.safetensors"]
 # What each script of a stage reads, without files that it only copies.
 READ = {
     "check_params.py": [],
+    "near_duplicates.py": [*SPLITS, *TEST],
     "verify.py": SPLITS[:1],
     "features.py": SPLITS,
     "train.py fine": SPLITS,
@@ -53,7 +54,8 @@ READ = {
         "data/models/mlp.safetensors",
         "data/evaluated/final.safetensors",
         "data/evaluated/mlp.safetensors",
-        *(f"metrics/{name}.json" for name in ("prepare", "verify", "select", "evaluate/mlp", "evaluate/final")),
+        *(f"metrics/{name}.json" for name in ("prepare", "near_duplicates", "verify", "select", "evaluate/mlp")),
+        "metrics/evaluate/final.json",
         *(f"metrics/{name}.csv" for name in ("ranking", "curves", "evaluate/final_roc", "evaluate/final_calibration")),
     ],
 }

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from cifar2.dataset import cifar10, splits
-from tests.conftest import table
 
 RNG = np.random.default_rng(0)
 DATA = cifar10.Cifar10(
@@ -15,7 +14,6 @@ DATA = cifar10.Cifar10(
     RNG.integers(0, 256, (100, 3, 32, 32), np.uint8),
     RNG.integers(0, 10, 100).astype(np.uint8),
 )
-NEAR_DUPLICATES = "data/prepared/near_duplicates.csv"
 OUTPUTS = {
     "data/prepared/train.safetensors",
     "data/prepared/val.safetensors",
@@ -23,22 +21,7 @@ OUTPUTS = {
     "metrics/prepare.json",
     "metrics/figures/samples.png",
     "metrics/figures/class_distribution.png",
-    "metrics/figures/near_duplicates.png",
-    NEAR_DUPLICATES,
 }
-
-
-# Copied into the test set: a training image, the mirror image of one, and one of a class that is not chosen.
-BIRDS, CATS = (np.flatnonzero(DATA.test_labels == label) for label in (2, 3))
-COPIES = {BIRDS[0]: (np.flatnonzero(DATA.train_labels == 2)[3], False), BIRDS[1]: (5, True), CATS[0]: (7, False)}
-
-
-def with_duplicates():
-    images, labels = DATA.test_images.copy(), DATA.train_labels.copy()
-    labels[5] = 0
-    for i, (j, mirrored) in COPIES.items():
-        images[i] = DATA.train_images[j][:, :, ::-1] if mirrored else DATA.train_images[j]
-    return DATA._replace(test_images=images, train_labels=labels)
 
 
 @pytest.fixture(autouse=True)
@@ -80,51 +63,6 @@ def test_metrics_match_the_splits(project, run_stage):
     green = sets["train"].x[:, 1].double() / 255
     assert metrics["channel_mean"][1] == pytest.approx(green.mean().item())
     assert metrics["channel_std"][1] == pytest.approx(green.std(correction=0).item())
-
-
-@pytest.mark.parametrize("val_fraction", [0.1, 0.9])
-def test_near_duplicates_are_listed_by_official_index(project, run_stage, monkeypatch, val_fraction):
-    monkeypatch.setattr(cifar10, "load", lambda sources, folder: with_duplicates())
-    project.params["data"]["val_fraction"] = val_fraction
-    project.write_params()
-    run_stage("prepare.py")
-    rows = table(NEAR_DUPLICATES)
-    pairs = {int(row["test_index"]): (int(row["train_index"]), row["mirrored"] == "True") for row in rows}
-    assert pairs == {i: COPIES[i] for i in BIRDS[:2]}
-    assert {row["mirrored"] for row in rows} == {"True", "False"}
-    assert all(float(row["similarity"]) == pytest.approx(1, abs=0.01) for row in rows)
-    assert json.loads(Path("metrics/prepare.json").read_text())["n_near_duplicates"] == 2
-
-
-def test_near_duplicates_are_counted_by_split(project, run_stage, monkeypatch):
-    project.params["data"]["val_fraction"] = 0.5
-    project.write_params()
-    run_stage("prepare.py")
-    train, val, test = (split.index.tolist() for split in load().values())
-    images, of_training = DATA.test_images.copy(), DATA.train_images.copy()
-    of_training[val[:5]] = of_training[train[:5]]
-    images[test[0]] = of_training[train[0]]  # its partners are in both sets
-    images[test[1]] = of_training[val[6]]
-    images[test[2:4]] = of_training[train[7:9]]
-    images[test[5:10]] = images[test[4]]
-    data = DATA._replace(test_images=images, train_images=of_training)
-    monkeypatch.setattr(cifar10, "load", lambda sources, folder: data)
-    run_stage("prepare.py")
-    metrics = json.loads(Path("metrics/prepare.json").read_text())
-    assert {name: n for name, n in metrics.items() if "near_duplicates" in name} == {
-        "n_near_duplicates": 4,
-        "n_near_duplicates_of_train": 3,
-        "n_near_duplicates_of_val": 2,
-        "n_val_near_duplicates": 5,
-        "n_test_near_duplicates": 6,
-    }
-
-
-def test_table_without_near_duplicates_is_empty(project, run_stage):
-    run_stage("prepare.py")
-    assert Path(NEAR_DUPLICATES).read_text() == "test_index,train_index,mirrored,similarity\n"
-    assert json.loads(Path("metrics/prepare.json").read_text())["n_near_duplicates"] == 0
-    assert Path("metrics/figures/near_duplicates.png").exists()
 
 
 def test_second_run_writes_the_same_bytes(project, run_stage):
