@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-repro: install  ## get CIFAR-10, run the stages that changed (JOBS configurations at a time), show the metrics
+repro: install  ## get CIFAR-10, run the stages that changed (JOBS at a time), show the metrics
 	python -m tools.repro $(if $(JOBS),--jobs '$(JOBS)')
 	dvc metrics show
 

@@ -24,7 +24,6 @@ from cifar2.dataset.examples import CPU
 from cifar2.errors import UserError
 from cifar2.params import Params
 from cifar2.training import hardware
-from tools.repro import shares
 
 ROOT = Path(__file__).parent.parent
 # A pseudo-stage that only imports torch.
@@ -182,20 +181,16 @@ def _bfloat16_accuracy(folder: Path) -> list[Row]:
 
 
 def _side_by_side(folder: Path, names: list[str]) -> list[Row]:
-    """All configurations, a few epochs each: in parallel as in ``tools.repro``, against one at a time on all cores."""
+    """All configurations, a few epochs each: one per core as in ``tools.repro``, against one at a time on all cores."""
 
     def train(name: str, threads: int) -> None:
         run([sys.executable, str(ROOT / "stages/train.py"), name], folder, OMP_NUM_THREADS=str(threads))
 
     cores = joblib.cpu_count()
-    together, threads = shares(names, cores, cores)
-    at_once = max(1, cores // threads)
 
     def side_by_side() -> None:
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(lambda name: train(name, threads), together))
-        for name in names[len(together) :]:
-            train(name, cores)
+        with ThreadPoolExecutor(cores) as pool:
+            list(pool.map(lambda name: train(name, 1), names))
 
     def apart() -> None:
         for name in names:

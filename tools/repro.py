@@ -1,30 +1,112 @@
-"""Run the pipeline, training several configurations in parallel: ``make repro``, or ``make repro JOBS=n``.
+"""Run the pipeline, several stages at once: ``make repro``, or ``make repro JOBS=n``.
 
-DVC runs one stage after another. A perceptron trains less than twice as fast on two threads as on one, so training
-several in parallel takes less time, with bit-identical results. Configurations that would leave a core idle run at the
-end, on all cores; so do CNNs, whose results depend on the number of threads.
+DVC runs one stage after another, and most stages use one core.  Here a stage starts as soon as all that it depends on
+has ended and a core is free; of several, the one with the most work from it to the end of the pipeline.  Results are
+the same, to the bit.
 """
 
 import argparse
 import fcntl
 import json
+import math
 import os
+import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import partial
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import joblib
 
-from cifar2 import errors, params
+from cifar2 import errors, files, params
+
+# The core-seconds of each stage when it last ran here, beside DVC's own scratch files.
+TOOK = Path(".dvc/tmp/took.json")
+
+Graph = Mapping[str, set[str]]
 
 
-def shares(stale: list[str], jobs: int, cores: int) -> tuple[list[str], int]:
-    """The stages to run in parallel, at most ``jobs`` at once, and the number of threads of each."""
-    at_once = min(jobs, len(stale))
-    if at_once < 2:
-        return [], cores
-    return stale[: len(stale) // at_once * at_once], max(1, cores // at_once)
+def graph(dot: str) -> dict[str, set[str]]:
+    """The stages of this pipeline, each with those that it depends on, from the output of ``dvc dag --dot``."""
+    found: dict[str, set[str]] = {}
+    for line in dot.splitlines():
+        names = re.findall(r'"([^":]+)"', line)
+        for name in names:
+            found.setdefault(name, set())
+        if len(names) == 2:
+            found[names[1]].add(names[0])
+    return found
+
+
+def to_run(stages: Graph, changed: Iterable[str]) -> dict[str, set[str]]:
+    """The part of the graph that starts from the ``changed`` stages: what may have to run."""
+    found = set(changed)
+    for stage in TopologicalSorter(stages).static_order():
+        if stages[stage] & found:
+            found.add(stage)
+    return {stage: stages[stage] & found for stage in stages if stage in found}
+
+
+def works(stages: Iterable[str], settings: params.Params, took: Mapping[str, float]) -> dict[str, float]:
+    """The core-seconds of each stage: as in its last run, or a guess."""
+    found = {}
+    for stage in stages:
+        configuration = settings.configs.get(stage.removeprefix("train@"))
+        epochs = (configuration.epochs or settings.train.epochs) if configuration else 10
+        found[stage] = took.get(stage, float(epochs * (len(settings.train.seeds) if configuration else 1)))
+    return found
+
+
+def ways(stages: Graph, work: Mapping[str, float]) -> dict[str, float]:
+    """The work from the start of each stage to the end of the pipeline, on the longest way."""
+    found: dict[str, float] = dict(work)
+    for stage in reversed(list(TopologicalSorter(stages).static_order())):
+        for before in stages[stage]:
+            found[before] = max(found[before], work[before] + found[stage])
+    return found
+
+
+def run_all(
+    stages: Graph, work: Mapping[str, float], cores: int, jobs: int, run: Callable[[str, int], bool]
+) -> list[str]:
+    """Run all stages, and return those that failed; after a failure no other starts.
+
+    Args:
+        stages: the graph of the stages.
+        work: the core-seconds of each.
+        cores: number of cores to share out.
+        jobs: number of stages at once, at most.
+        run: runs a stage on a number of cores, and returns whether it succeeded.
+    """
+    way, total = ways(stages, work), sum(work.values())
+    sorter = TopologicalSorter(stages)
+    sorter.prepare()
+    ready: list[str] = []
+    failed: list[str] = []
+    running: dict[Future[bool], tuple[str, int]] = {}
+    free = cores
+    with ThreadPoolExecutor(jobs) as pool:
+        while running or (sorter.is_active() and not failed):
+            ready = sorted([*ready, *sorter.get_ready()], key=lambda stage: -way[stage])
+            while ready and free and len(running) < jobs and not failed:
+                stage = ready.pop(0)
+                # A stage that would outlast the others gets more than one core.
+                share = min(free, max(cores // jobs, math.ceil(work[stage] * cores / total)))
+                running[pool.submit(run, stage, share)] = stage, share
+                free -= share
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                stage, share = running.pop(done)
+                free += share
+                if done.result():
+                    sorter.done(stage)
+                else:
+                    failed.append(stage)
+    return failed
 
 
 def recover(folder: Path) -> None:
@@ -44,31 +126,32 @@ def recover(folder: Path) -> None:
             print(f"removed {busy}, which an interrupted DVC left unreadable", flush=True)
 
 
-def _dvc(*arguments: str) -> None:
-    failed = subprocess.run(["dvc", *arguments]).returncode
-    if failed:
-        sys.exit(failed)
+def _output(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def _stale(names: list[str]) -> list[str]:
-    """The train stages of the configurations ``names`` that are stale."""
-    status = subprocess.run(["dvc", "status", "--json"], stdout=subprocess.PIPE, text=True)
-    if status.returncode:
-        sys.exit(status.returncode)
-    return [stage for stage in json.loads(status.stdout) if stage.removeprefix("train@") in names]
+def _read(process: subprocess.Popen[str]) -> str:
+    printed, _ = process.communicate()
+    if process.returncode:
+        sys.exit(process.returncode)
+    return printed
 
 
-def _run(stage: str, threads: int) -> bool:
-    """Run one stage and print its log line by line; returns whether it succeeded."""
+def _run(took: dict[str, float], stage: str, cores: int) -> bool:
+    """Run one stage and print its log line by line; returns whether it succeeded, and notes how long it took."""
+    start, ran = time.monotonic(), False
     with subprocess.Popen(
         ["dvc", "--wait-for-lock", "repro", "--single-item", stage],
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        env=os.environ | {"OMP_NUM_THREADS": str(cores)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
+            ran = ran or line.startswith("Running stage")
+    if ran and process.returncode == 0:
+        took[stage] = cores * (time.monotonic() - start)
     return process.returncode == 0
 
 
@@ -81,21 +164,23 @@ def _number(text: str) -> int:
 def main() -> None:
     cores = joblib.cpu_count()  # available to this process: by its affinity and its container's limit
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=_number, default=cores, help="configurations trained in parallel (%(default)s)")
+    parser.add_argument("--jobs", type=_number, default=cores, help="stages at once (%(default)s)")
     jobs = parser.parse_args().jobs
 
+    settings = params.load()
     for folder in (Path(), Path("extended")):
         recover(folder)
-    configs = params.load().configs
-    _dvc("repro", "verify")
-    perceptrons = [name for name, configuration in configs.items() if configuration.model == "mlp"]
-    side_by_side, threads = shares(_stale(perceptrons), jobs, cores)
-    with ThreadPoolExecutor(jobs) as pool:
-        succeeded = list(pool.map(lambda stage: _run(stage, threads), side_by_side))
-    failed = [stage for stage, success in zip(side_by_side, succeeded, strict=True) if not success]
+    dag, status = _output("dvc", "dag", "--dot"), _output("dvc", "status", "--json")
+    stages, changed = graph(_read(dag)), json.loads(_read(status))
+    stages = to_run(stages, stages.keys() & changed)
+    took: dict[str, float] = {}
+    with suppress(errors.UserError):  # there is none yet
+        took |= files.read_json(TOOK)
+    failed = run_all(stages, works(stages, settings, took), max(cores, jobs), jobs, partial(_run, took))
+    files.write_json(TOOK, took)
     if failed:
-        sys.exit(f"error: {', '.join(failed)} failed; see above")
-    _dvc("repro")
+        sys.exit(f"error: {', '.join(sorted(failed))} failed; see above")
+    sys.exit(subprocess.run(["dvc", "repro"]).returncode)
 
 
 if __name__ == "__main__":

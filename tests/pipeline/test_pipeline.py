@@ -98,7 +98,10 @@ def test_a_queued_run_executes_the_code_it_was_queued_with(clone, tmp_path):
             lambda document: document["configs"].update(bold=BOLD),
             {"check_params", "train@bold", "select_model", "report"},
         ),
-        (lambda document: document["features"].update(image_size=40), {"check_params", "features"}),
+        (
+            lambda document: document["features"].update(image_size=40),
+            {"check_params", "features@train", "features@val", "features@test"},
+        ),
         (lambda document: document["extended"]["configs"].clear(), set()),
     ],
     ids=["a configuration", "a new configuration", "the feature extractor", "an extended configuration"],

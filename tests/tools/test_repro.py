@@ -1,4 +1,5 @@
 import fcntl
+import queue
 import re
 import subprocess
 import threading
@@ -6,27 +7,134 @@ from pathlib import Path
 
 import pytest
 
+from cifar2 import params
 from cifar2.errors import UserError
 from tests.clone import ROOT
-from tools.repro import main, recover, shares
+from tools import repro
+from tools.repro import main, recover
 
-FIVE = ["a", "b", "c", "d", "e"]
+DOT = """strict digraph {
+"prepare";
+"prepare" -> "train@fine";
+"train@fine" -> "select";
+"prepare" -> "features";
+"features" -> "select";
+"extended/dvc.yaml:train@longer";
+"select" -> "extended/dvc.yaml:evaluate@cnn";
+}
+"""
+STAGES = {"prepare": set(), "train@fine": {"prepare"}, "features": {"prepare"}, "select": {"train@fine", "features"}}
+WORK = {"prepare": 1.0, "train@fine": 8.0, "features": 2.0, "select": 1.0}
+
+
+def test_the_graph_holds_the_stages_of_this_pipeline():
+    assert repro.graph(DOT) == STAGES
+
+
+def test_a_changed_stage_takes_all_behind_it_with_it():
+    assert repro.to_run(STAGES, ["features"]) == {"features": set(), "select": {"features"}}
+    assert repro.to_run(STAGES, ["prepare"]) == STAGES
+    assert repro.to_run(STAGES, []) == {}
+
+
+def test_the_work_is_that_of_the_last_run_or_a_guess():
+    settings = params.load(ROOT / "params.yaml")
+    work = repro.works(["train@fine", "train@augmented", "train@smooth", "export"], settings, {"train@smooth": 7.5})
+    assert work["train@augmented"] == 2 * work["train@fine"] > work["export"] > 0
+    assert work["train@smooth"] == 7.5
+
+
+def test_the_longest_way_to_the_end_is_found():
+    assert repro.ways(STAGES, WORK) == {"prepare": 10, "train@fine": 9, "features": 3, "select": 1}
+
+
+@pytest.fixture
+def start():
+    """A function that starts stages which run until the test ends them, or is over."""
+    machines = []
+
+    def start(*arguments, **options):
+        machines.append(Machine(*arguments, **options))
+        return machines[-1]
+
+    yield start
+    for machine in machines:
+        for stage in machine.ends:
+            machine.end(stage, success=False)
+
+
+class Machine:
+    """Stages that run until a test ends them."""
+
+    def __init__(self, work, cores, jobs=16, stages=None):
+        self.started: queue.Queue[tuple[str, int]] = queue.Queue()
+        self.ends = {stage: queue.Queue() for stage in work}
+        arguments = stages or {stage: set() for stage in work}, work, cores, jobs, self.run
+        self.failed = []
+        self.thread = threading.Thread(target=lambda: self.failed.extend(repro.run_all(*arguments)))
+        self.thread.start()
+
+    def run(self, stage, cores):
+        self.started.put((stage, cores))
+        return self.ends[stage].get()
+
+    def next(self, n=1):
+        return {self.started.get(timeout=60) for _ in range(n)}
+
+    def end(self, stage, success=True):
+        self.ends[stage].put(success)
+
+    def finish(self):
+        """The names of the failed stages, and the number of those that started after all."""
+        self.thread.join(60)
+        return self.failed, self.started.qsize()
+
+
+def test_a_stage_starts_when_those_before_it_have_ended(start):
+    machine = start(WORK, 4, stages=STAGES)
+    assert machine.next() == {("prepare", 1)}
+    machine.end("prepare")
+    assert {stage for stage, _ in machine.next(2)} == {"train@fine", "features"}
+    machine.end("features")
+    machine.end("train@fine")
+    assert {stage for stage, _ in machine.next()} == {"select"}
+    machine.end("select")
+    assert machine.finish() == ([], 0)
+
+
+def test_the_longest_starts_first_and_the_next_on_a_free_core(start):
+    machine = start({"a": 10, "b": 30, "c": 20}, 2)
+    assert machine.next(2) == {("b", 1), ("c", 1)}
+    machine.end("c")
+    assert machine.next() == {("a", 1)}
+    machine.end("a")
+    machine.end("b")
+    assert machine.finish() == ([], 0)
 
 
 @pytest.mark.parametrize(
-    ("stale", "jobs", "cores", "side_by_side", "threads"),
+    ("work", "cores", "jobs", "started"),
     [
-        (FIVE, 2, 2, FIVE[:4], 1),  # the fifth runs afterwards, on both cores
-        (FIVE, 5, 5, FIVE, 1),
-        (FIVE, 16, 16, FIVE, 3),
-        (FIVE, 4, 2, FIVE[:4], 1),
-        (FIVE, 1, 8, [], 8),
-        (FIVE[:1], 2, 2, [], 2),
-        ([], 2, 2, [], 2),
+        ({"a": 30, "b": 10, "c": 10}, 5, 16, {("a", 3), ("b", 1), ("c", 1)}),
+        ({"a": 10}, 4, 16, {("a", 4)}),
+        ({"a": 10, "b": 10}, 8, 1, {("a", 8)}),
+        ({"a": 10, "b": 9, "c": 8}, 3, 2, {("a", 2), ("b", 1)}),
     ],
 )
-def test_the_stages_share_the_cores_evenly(stale, jobs, cores, side_by_side, threads):
-    assert shares(stale, jobs, cores) == (side_by_side, threads)
+def test_the_cores_are_shared_out_by_the_work(start, work, cores, jobs, started):
+    machine = start(work, cores, jobs)
+    assert machine.next(len(started)) == started
+    for stage in work:
+        machine.end(stage)
+    assert machine.finish() == ([], len(work) - len(started))
+
+
+def test_after_a_failure_the_running_ones_end_and_no_other_starts(start):
+    machine = start({"a": 3, "b": 2, "c": 1}, 2)
+    machine.next(2)
+    machine.end("a", success=False)
+    machine.end("b")
+    assert machine.finish() == (["a"], 0)
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "many"])
@@ -43,7 +151,7 @@ def test_the_default_is_the_cores_available_to_the_process(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["repro", "--help"])
     with pytest.raises(SystemExit):
         main()
-    assert "configurations trained in parallel (1)" in capsys.readouterr().out
+    assert "stages at once (1)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -58,7 +166,7 @@ def test_a_misspelled_key_is_reported_before_dvc_runs(tmp_path, monkeypatch, key
     text = (ROOT / "params.yaml").read_text()
     Path("params.yaml").write_text(re.sub(rf"^( *){key}", rf"\1{misspelled}", text, count=1, flags=re.MULTILINE))
     monkeypatch.setattr("sys.argv", ["repro", "--jobs=1"])
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("DVC was started"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("DVC was started"))
     with pytest.raises(UserError, match=re.escape(f"params.yaml: {message}")):
         main()
 
