@@ -115,9 +115,9 @@ class Train(_Strict):
 
 
 class Checkpoints(_Strict):
-    """How often training saves a checkpoint."""
+    """When training saves a checkpoint."""
 
-    every: PositiveInt
+    seconds: Annotated[float, Field(ge=0)]
 
 
 class Features(_Strict):

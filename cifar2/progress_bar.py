@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -49,12 +49,12 @@ def progress_bar(name: str, total: int, done: int = 0, unit_scale: bool = False)
         yield show
 
 
-def steps(items: Sequence[Item], name: str) -> Iterator[Item]:
-    """Iterate over ``items``, with a progress bar if there are many."""
-    if len(items) < 100:
+def steps(items: Iterable[Item], total: int, name: str) -> Iterator[Item]:
+    """Iterate over ``total`` items, with a progress bar if there are many."""
+    if total < 100:
         yield from items
         return
-    with progress_bar(name, len(items)) as show:
+    with progress_bar(name, total) as show:
         for done, item in enumerate(items, 1):
             yield item
             show(done)

@@ -37,7 +37,7 @@ def main() -> None:
         raise errors.UserError(f"{model} holds no model: training {card.name} diverged; lower its lr in params.yaml")
     n_seeds, n, classes = len(networks), len(test.labels), test.classes
 
-    x = inference.inputs(card, test.x)
+    x = inputs(card, test, model)
     flip_average = card.configuration.flip_average
     logits = torch.stack([inference.logits(network, x, flip_average) for network in networks.values()])
     pairs = files.read_csv(PREPARED / "near_duplicates.csv", ())
@@ -92,6 +92,17 @@ def main() -> None:
             "subsets": subsets,
         },
     )
+
+
+def inputs(card: classifier.Card, test: splits.Split, model: Path) -> torch.Tensor:
+    """The inputs of the network; features of the test images are another stage's."""
+    if not card.features:
+        return inference.inputs(card, test.x)
+    path = Path("data/features/test.safetensors")
+    split = splits.load(path)
+    if split.features != card.features:
+        raise errors.UserError(f"{path} has other features than {model} was trained on; `dvc repro` makes both again")
+    return split.x
 
 
 if __name__ == "__main__":

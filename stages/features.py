@@ -1,4 +1,4 @@
-"""Extract features of the training and validation images with a pretrained backbone."""
+"""Extract features of a set of images with a pretrained backbone: ``python stages/features.py SET``."""
 
 import argparse
 import sys
@@ -11,17 +11,16 @@ from cifar2.dataset import splits
 from cifar2.networks import transfer
 from cifar2.training import hardware
 
-PREPARED, FEATURES = Path("data/prepared"), Path("data/features")
-
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    parameters = params.load()
-    hardware.fix_convolutions(parameters.train.threads)
-    sets = {name: splits.load(PREPARED / name) for name in ("train.safetensors", "val.safetensors")}
-    for name, split in sets.items():
-        features = transfer.extract_features(split.x, **parameters.features.model_dump())
-        splits.save(FEATURES / name, replace(split, x=features, features=parameters.features))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("set", choices=["train", "val", "test"])
+    file = f"{parser.parse_args().set}.safetensors"
+    parameters = params.load().features
+    hardware.fix_instructions()
+    split = splits.load(Path("data/prepared", file))
+    features = transfer.extract_features(split.x, **parameters.model_dump())
+    splits.save(Path("data/features", file), replace(split, x=features, features=parameters))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, params
-from cifar2.dataset import splits
 from cifar2.evaluation import summary
-from cifar2.training import checkpoint
+from cifar2.training import checkpoint, processes
 from cifar2.training.loop import Diverged
 from cifar2.training.progress import Progress
 from cifar2.training.run import Run
@@ -25,14 +25,15 @@ def main() -> None:
     seeds = list(range(parameters.extended.replication.n_seeds))
 
     inputs = [Path("data", configuration.input, f"{split}.safetensors") for split in ("train", "val")]
-    run = Run(name, configuration, parameters, *map(splits.load, inputs))
+    load = partial(Run.load, name, configuration, parameters, inputs)
+    run = load()
     depends_on = {"card": run.card, "train": parameters.train, "seeds": seeds}
     with (
         checkpoint.kept(f"replicate_{name}", depends_on, inputs, Path(__file__)) as checkpoints,
         Progress(f"{name} again", len(seeds) * (configuration.epochs or parameters.train.epochs)) as progress,
     ):
         try:
-            for epoch in run.epochs(seeds, checkpoints):
+            for epoch in processes.epochs(load, run, seeds, checkpoints):
                 progress.show(epoch)
         except Diverged as reason:
             raise errors.UserError(f"{name} diverged at {reason}; lower its learning rate in params.yaml") from None

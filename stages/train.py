@@ -2,15 +2,15 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
-from cifar2.dataset import splits
 from cifar2.evaluation import summary
 from cifar2.evaluation.summary import Summary, summarise
 from cifar2.networks import classifier
-from cifar2.training import checkpoint, record
+from cifar2.training import checkpoint, processes, record
 from cifar2.training.loop import Diverged
 from cifar2.training.progress import Progress
 from cifar2.training.run import Run
@@ -27,7 +27,8 @@ def main() -> None:
     configuration, root = known[name], Path("" if name in parameters.configs else "extended")
 
     inputs = [Path("data", configuration.input, f"{split}.safetensors") for split in ("train", "val")]
-    run = Run(name, configuration, parameters, *map(splits.load, inputs))
+    load = partial(Run.load, name, configuration, parameters, inputs)
+    run = load()
     depends_on = {"card": run.card, "train": train_params}
     diverged = None
     with (
@@ -35,7 +36,7 @@ def main() -> None:
         Progress(name, len(train_params.seeds) * (configuration.epochs or train_params.epochs)) as progress,
     ):
         try:
-            for epoch in run.epochs(train_params.seeds, checkpoints):
+            for epoch in processes.epochs(load, run, train_params.seeds, checkpoints):
                 progress.show(epoch)
         except Diverged as reason:
             diverged = str(reason)

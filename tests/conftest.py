@@ -117,14 +117,14 @@ class Project:
             "sgd_steps": 5,
             "directions": 2,
         }
+        self.params["checkpoints"] = {"seconds": 0}
         self.params["sweep"] |= {"trials": 3}
         self.write_params()
         extractor = params.Features(**self.params["features"])
         for seed, (name, n) in enumerate(SIZES.items()):
             split = random_split(n, seed)
             splits.save(folder / f"data/prepared/{name}.safetensors", split)
-            if name != "test":
-                splits.save(folder / f"data/features/{name}.safetensors", random_features(split, extractor, seed))
+            splits.save(folder / f"data/features/{name}.safetensors", random_features(split, extractor, seed))
         (folder / "data/prepared/near_duplicates.csv").write_text(NEAR_DUPLICATES)
 
     def write_params(self) -> None:

@@ -5,22 +5,14 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import torch
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, roc_curve
 from torch import Tensor
 
-from cifar2.evaluation.uncertainty import estimate, pseudo_values
+from cifar2.evaluation.uncertainty import estimate, pseudo_values, wilson_interval
 
 # Bins of predictions with similar confidence.
 N_BINS = 10
 # The draws behind the calibration error of a perfectly calibrated classifier.
 DRAWS = 1000
-
-
-def accuracy_interval(n_correct: int, n: int) -> list[float]:
-    """Wilson's 95 % interval for a fraction of correct predictions, [low, high] (Wilson, 1927)."""
-    interval = binomtest(n_correct, n).proportion_ci(0.95, method="wilson")
-    return [float(interval.low), float(interval.high)]
 
 
 class Statistic(NamedTuple):
@@ -84,7 +76,7 @@ def over_seeds(statistics: Sequence[Statistic]) -> dict[str, Any]:
     mean = fmean(values)
     contributions = torch.stack([statistic.contributions for statistic in statistics])
     if len(values) == 1 and contributions.dtype == torch.bool:
-        interval = accuracy_interval(int(contributions.sum()), contributions.numel())
+        interval = wilson_interval(int(contributions.sum()), contributions.numel())
         kind = "Wilson, over images"
     else:
         low, high = estimate(contributions)._replace(mean=mean).interval()
@@ -132,8 +124,8 @@ def _n_below(scores: Tensor, others: Tensor) -> Tensor:
 
 
 def _confusion(probabilities: Tensor, labels: Tensor) -> Tensor:
-    indices = range(probabilities.shape[1])
-    return torch.from_numpy(confusion_matrix(labels.numpy(), probabilities.argmax(1).numpy(), labels=indices))
+    n = probabilities.shape[1]
+    return (labels * n + probabilities.argmax(1)).bincount(minlength=n * n).view(n, n)
 
 
 def class_metrics(matrix: Tensor, labels: Tensor, predicted: Tensor) -> list[dict[str, Statistic]]:
@@ -186,12 +178,21 @@ def roc(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> list[t
         classes: the names of the labels.
 
     Returns:
-        Rows of class, false positive rate and true positive rate, 0 to 1 (scikit-learn's ``roc_curve``, which leaves
-        out points on straight lines).
+        Rows of class, false positive rate and true positive rate, 0 to 1, without points on straight lines.
     """
     positives = list(enumerate(classes))[1 if len(classes) == 2 else 0 :]
-    curves = [(name, roc_curve(labels.numpy() == i, probabilities[:, i].numpy())) for i, name in positives]
-    return [(name, float(x), float(y)) for name, (fpr, tpr, _) in curves for x, y in zip(fpr, tpr, strict=True)]
+    return [(name, x, y) for i, name in positives for x, y in _rates(probabilities[:, i], labels == i)]
+
+
+def _rates(scores: Tensor, positive: Tensor) -> list[tuple[float, float]]:
+    order = scores.argsort(descending=True)
+    # For each threshold, the examples above it that belong to the class, and those that do not.
+    threshold = torch.cat([scores[order].diff() != 0, torch.tensor([True])])
+    above = torch.stack([~positive, positive])[:, order].cumsum(1)[:, threshold].double()
+    corner = torch.ones_like(above[0], dtype=torch.bool)
+    corner[1:-1] = (above.diff(n=2) != 0).any(0)
+    rates = above[:, corner] / above[:, -1:]
+    return [(0.0, 0.0), *zip(*rates.tolist(), strict=True)]
 
 
 class Bin(NamedTuple):
@@ -219,7 +220,7 @@ def calibration(probabilities: Tensor, labels: Tensor, n_bins: int) -> list[Bin]
             len(part),
             confidence[part].mean().item(),
             correct[part].double().mean().item(),
-            *accuracy_interval(int(correct[part].sum()), len(part)),
+            *wilson_interval(int(correct[part].sum()), len(part)),
         )
         for part in _bins(confidence, n_bins)
     ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 LEVEL = 0.95
@@ -71,6 +71,17 @@ def prediction_interval(runs: Sequence[float]) -> list[float]:
 def quantile(degrees_of_freedom: float, comparisons: int = 1) -> float:
     """The quantile of the t distribution for a two-sided 95 % interval, or for several that hold together."""
     return float(stdtrit(degrees_of_freedom, 1 - (1 - LEVEL) / (2 * comparisons)))
+
+
+def wilson_interval(n_correct: int, n: int) -> list[float]:
+    """Wilson's 95 % interval for a fraction of correct predictions, [low, high].
+
+    (Wilson, "Probable inference, the law of succession, and statistical inference", 1927.)
+    """
+    p, z = n_correct / n, float(ndtri((1 + LEVEL) / 2))
+    centre, margin = 2 * n_correct + z**2, z * math.sqrt(4 * n_correct * (1 - p) + z**2)
+    low, high = (centre - margin) / (2 * (n + z**2)), (centre + margin) / (2 * (n + z**2))
+    return [low if n_correct else 0.0, high if n_correct < n else 1.0]
 
 
 def pseudo_values(whole: float, without: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What the original report states about its own results: one run, on CIFAR-10's airplanes and birds."""
 
-from cifar2.evaluation.metrics import accuracy_interval
+from cifar2.evaluation.uncertainty import wilson_interval
 
 CLASSES = {"airplane", "bird"}
 # The configuration that it chose, and the accuracies of its one run.
@@ -13,4 +13,4 @@ TEST_ACCURACY = sum(CORRECT) / N_TEST
 
 def interval() -> list[float]:
     """Wilson's 95 % interval of its test accuracy, which it does not give but which follows from its counts."""
-    return accuracy_interval(sum(CORRECT), N_TEST)
+    return wilson_interval(sum(CORRECT), N_TEST)

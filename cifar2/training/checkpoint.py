@@ -7,6 +7,7 @@ folder, and never reads them.
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,17 +58,24 @@ class Saved(NamedTuple):
     tensors: dict[str, dict[str, Tensor]]
 
 
-class Checkpoint(NamedTuple):
-    """The checkpoint file of one run, and the number of epochs from one write to the next."""
+class Checkpoint:
+    """The checkpoint file of one run.
 
-    path: Path
-    every: int
+    Args:
+        path: path of the file.
+        seconds: time from one checkpoint to the next, at least.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path, self.seconds = path, seconds
+        self._due = time.monotonic() + seconds
 
     def save(self, curve: Sequence[Sequence[Any]], **tensors: Mapping[str, Tensor]) -> None:
         """Replace the checkpoint by the state after the last epoch of ``curve``, if it is due."""
-        if len(curve) % self.every == 0:
+        if time.monotonic() >= self._due:
             flat = {f"{group}/{name}": t for group, by_name in tensors.items() for name, t in by_name.items()}
             files.write_tensors(self.path, flat, {"curve": curve, "groups": list(tensors)})
+            self._due = time.monotonic() + self.seconds
 
     def load(self) -> Saved | None:
         """The last checkpoint, if there is one.

@@ -30,11 +30,13 @@ def device(name: str) -> torch.device:
 
 
 def fix_convolutions(threads: int) -> None:
-    """Fix the number of threads and oneDNN's instruction set, on which the results of convolutions depend.
-
-    Call it before the first convolution.  An instruction set chosen by the user stays.
-    """
+    """Fix the number of threads and the instruction set, on which the results of convolutions depend."""
     torch.set_num_threads(threads)
+    fix_instructions()
+
+
+def fix_instructions() -> None:
+    """Fix oneDNN's instruction set, before the first convolution.  One chosen by the user stays."""
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 

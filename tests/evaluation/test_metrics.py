@@ -4,32 +4,17 @@ from statistics import fmean
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix, roc_curve
 
 from cifar2.evaluation import metrics
-from cifar2.evaluation.uncertainty import estimate
+from cifar2.evaluation.uncertainty import estimate, wilson_interval
 
 NAMES = ("airplane", "bird")
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
 SCORES = torch.tensor([0.1, 0.2, 0.7, 0.9, 0.8, 0.4, 0.6, 0.3])
 BINARY = torch.stack([1 - SCORES, SCORES], 1).double()
-
-
-def wilson(k, n, z=1.959963984540054):
-    """The formula of Wilson, 1927, with the 97.5 % point of the normal distribution."""
-    p = k / n
-    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
-
-
-@given(st.integers(1, 100_000), st.floats(0, 1))
-def test_accuracy_interval_is_wilsons(n, accuracy):
-    k = round(accuracy * n)
-    low, high = interval = metrics.accuracy_interval(k, n)
-    assert interval == pytest.approx(wilson(k, n), abs=1e-12)
-    assert 0 <= low <= k / n <= high <= 1
-    assert low < high
 
 
 def logits(*probabilities):
@@ -52,7 +37,7 @@ def test_metrics_of_two_classes_counted_by_hand():
     assert result["confusion_matrix"] == [[3, 1], [1, 3]]
     assert result["per_class"][1]["class"] == "bird"
     assert means(result["per_class"][1]) == {"precision": 0.75, "recall": 0.75, "f1": 0.75}
-    assert result["accuracy"]["ci95"] == pytest.approx(wilson(6, 8))
+    assert result["accuracy"]["ci95"] == wilson_interval(6, 8)
     assert result["accuracy"]["of_seeds"] == [6 / 8]
 
 
@@ -159,7 +144,7 @@ def test_metrics_of_any_predictions_match_plain_counting(n_classes, data):
     correct = [matrix[i][i] for i in range(n_classes)]
     assert result["confusion_matrix"] == matrix
     assert result["accuracy"]["mean"] == pytest.approx(sum(correct) / len(rows))
-    assert result["accuracy"]["ci95"] == pytest.approx(wilson(sum(correct), len(rows)), abs=1e-12)
+    assert result["accuracy"]["ci95"] == wilson_interval(sum(correct), len(rows))
     for i, row in enumerate(result["per_class"]):
         n_predicted, n_labels = sum(of_label[i] for of_label in matrix), sum(matrix[i])
         assert row["class"] == names[i]
@@ -197,6 +182,24 @@ def area(curve):
     assert curve[0] == (0, 0)
     assert curve[-1] == (1, 1)
     return sum((x2 - x1) * (y1 + y2) / 2 for (x1, y1), (x2, y2) in pairwise(curve))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
+def test_roc_curve_is_that_of_scikit_learn(examples):
+    """With equal scores, and with points on straight lines."""
+    scores, positive = (torch.tensor(column) for column in zip(*examples, strict=True))
+    assume(0 < positive.sum() < len(positive))
+    p = torch.stack([5 - scores, scores], 1).double() / 5
+    rows = metrics.roc(p, positive.long(), NAMES)
+    false, true, _ = roc_curve(positive, p[:, 1])
+    assert [row[1:] for row in rows] == list(zip(false, true, strict=True))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1))
+def test_confusion_matrix_is_that_of_scikit_learn(examples):
+    labels, predicted = (torch.tensor(column) for column in zip(*examples, strict=True))
+    matrix = metrics._confusion(torch.eye(3)[predicted], labels)
+    assert matrix.tolist() == confusion_matrix(labels, predicted, labels=range(3)).tolist()
 
 
 @pytest.mark.parametrize(("names", "curves"), [(NAMES, ["bird"]), ((*NAMES, "cat"), ["airplane", "bird", "cat"])])
@@ -246,7 +249,7 @@ def test_calibration_error_is_confidence_against_accuracy(monkeypatch, confidenc
     monkeypatch.setattr(metrics, "N_BINS", 1)
     p, labels = predictions(confidence, n, n_correct)
     accuracy = n_correct / n
-    interval = metrics.accuracy_interval(n_correct, n)
+    interval = wilson_interval(n_correct, n)
     assert metrics.calibration(p, labels, n_bins=1) == [(n, pytest.approx(confidence), accuracy, *interval)]
     assert metrics.calibration_error(p, labels).value == pytest.approx(error, abs=1e-7)
 

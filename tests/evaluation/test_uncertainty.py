@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cifar2.evaluation.uncertainty import estimate, prediction_interval, pseudo_values, standard_error
+from cifar2.evaluation.uncertainty import (
+    estimate,
+    prediction_interval,
+    pseudo_values,
+    standard_error,
+    wilson_interval,
+)
 
 # The hand-written network on the test images: its accuracy, and the correlations between two predictions that a latent
 # normal variable needs for the variances that were observed.  Those of one seed are pooled over its configurations
@@ -102,3 +108,19 @@ def test_pseudo_values_of_a_mean_are_the_values():
     values = torch.tensor([1.0, 4.0, 7.0, 0.0], dtype=torch.float64)
     without = (values.sum() - values) / 3
     assert pseudo_values(values.mean().item(), without).tolist() == pytest.approx(values.tolist())
+
+
+def wilson(k, n, z=1.959963984540054):
+    """The formula of Wilson, 1927, with the 97.5 % point of the normal distribution."""
+    p = k / n
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
+
+
+@given(st.integers(1, 100_000), st.floats(0, 1))
+def test_accuracy_interval_is_wilsons(n, accuracy):
+    k = round(accuracy * n)
+    low, high = interval = wilson_interval(k, n)
+    assert interval == pytest.approx(wilson(k, n), abs=1e-12)
+    assert 0 <= low <= k / n <= high <= 1
+    assert low < high

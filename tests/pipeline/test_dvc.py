@@ -46,9 +46,13 @@ PARAMS = read(ROOT / "params.yaml")
 # Those that have a configuration to select.
 FAMILIES = {"": ["mlp", "mlp_augmented", "transfer"], "extended/": ["cnn", "transfer"]}
 FINAL = ["final_mlp", "final"]
+# The two others are perceptrons on images.
+OF_FEATURES = {"transfer", "final"}
 MEASURED = {
-    "": {"fine": "data/models/train/fine.safetensors"}
-    | {name: f"data/models/{name}.safetensors" for name in (*FAMILIES[""], *FINAL)},
+    "": {
+        name: {"model": f"data/models/{path}.safetensors", "input": "features" if name in OF_FEATURES else "prepared"}
+        for name, path in {"fine": "train/fine", **{name: name for name in (*FAMILIES[""], *FINAL)}}.items()
+    },
     "extended/": ["cnn"],
 }
 EVALUATE = {"evaluate", "extended/evaluate"}
@@ -110,7 +114,7 @@ def test_the_extended_pipelines_stages_have_an_option_of_it():
     for stage in ("check_params", "select_model"):
         assert "--extended" not in STAGES[stage]["cmd"]
         assert STAGES[f"extended/{stage}"]["cmd"] == f"{STAGES[stage]['cmd']} --extended"
-    assert STAGES["evaluate"]["cmd"] == "python stages/evaluate.py ${item}"
+    assert STAGES["evaluate"]["cmd"] == "python stages/evaluate.py ${item.model}"
     assert STAGES["extended/evaluate"]["cmd"] == "python stages/evaluate.py extended/data/models/${item}.safetensors"
 
 
@@ -141,7 +145,7 @@ def test_there_is_a_stage_for_each_configuration_and_each_family():
         finals = [f"models/selected/{name}.json" for name in (["final"] if below else FINAL)]
         wanted = {f"{below}data/{name}" for name in [*names, *finals]}
         assert {out for out in written(f"{below}select_model", "outs") if "data/" in out} == wanted
-    assert "${item}" in deps("evaluate")
+    assert "${item.model}" in deps("evaluate")
     assert "extended/data/models/${item}.safetensors" in deps("extended/evaluate")
     assert DVC[""]["refit"]["foreach"] == FINAL
 
@@ -181,7 +185,12 @@ def test_parameters_are_checked_before_any_other_stage_runs(folder):
 def test_dvc_lock_is_up_to_date():
     """Of the extended pipeline, which takes hours, `make stale` says so in a warning."""
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    groups = {"train": PARAMS["configs"], "evaluate": MEASURED[""], "refit": FINAL}
+    groups = {
+        "train": PARAMS["configs"],
+        "evaluate": MEASURED[""],
+        "refit": FINAL,
+        "features": ["train", "val", "test"],
+    }
     names = {stage: [f"{stage}@{item}" for item in groups[stage]] if stage in groups else [stage] for stage in DVC[""]}
     assert set(lock) == {name for of_stage in names.values() for name in of_stage}
     for stage in lock.values():
@@ -192,13 +201,16 @@ def test_dvc_lock_is_up_to_date():
 
 
 def test_only_the_last_stages_depend_on_the_test_set():
-    assert {stage for stage in STAGES if reads(stage, TEST_SPLIT)} == EVALUATE | {"near_duplicates", "export"}
+    last = EVALUATE | {"near_duplicates", "export"}
+    assert {stage for stage in STAGES if reads(stage, TEST_SPLIT)} == last
+    # And on its features, which are a stage of their own.
+    assert {stage for stage in STAGES if any(dep.endswith("/test.safetensors") for dep in deps(stage))} == last
     assert {stage for stage in STAGES if reads(stage, NEAR_DUPLICATES)} == EVALUATE
 
 
 def test_no_other_script_names_the_test_split():
     named = {p.name for p in (ROOT / "stages").glob("*.py") if re.search(r'"test|test\.safetensors', p.read_text())}
-    assert named == {"prepare.py", "near_duplicates.py", "evaluate.py", "export.py"}
+    assert named == {"prepare.py", "near_duplicates.py", "features.py", "evaluate.py", "export.py"}
     named = {p.name for p in (ROOT / "stages").glob("*.py") if "near_duplicates.csv" in p.read_text()}
     assert named == {"near_duplicates.py", "evaluate.py"}
     for path in (ROOT / "cifar2").rglob("*.py"):

@@ -11,6 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.clone import run
@@ -67,7 +68,7 @@ def start(folder, *command):
     """Start a command in a process group of its own, as a shell does."""
     variables = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "2",  # the seeds of train in two processes
     }
     with (folder / "log").open("ab") as output:
         return subprocess.Popen(
@@ -153,6 +154,15 @@ def test_ctrl_c_stops_dvc_and_its_stage(here):
     assert process.wait() != 0
     assert "interrupted by SIGINT" in log(here)
     assert "Traceback" not in log(here)
+
+
+def test_the_processes_of_the_seeds_end_with_the_stage(here):
+    process = start(here, sys.executable, "stages/train.py", "augmented")
+    wait_until(process, partial(logged, here, "epoch 3:"))
+    others = psutil.Process(process.pid).children(recursive=True)
+    assert len(others) > 2
+    process.kill()
+    assert psutil.wait_procs(others, 60)[1] == []
 
 
 def test_a_second_run_leaves_the_training_of_the_first_alone(here, uninterrupted):

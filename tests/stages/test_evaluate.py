@@ -10,9 +10,9 @@ from sklearn.metrics import auc, roc_auc_score
 from cifar2 import files
 from cifar2.dataset import splits
 from cifar2.dataset.examples import normalise
-from cifar2.evaluation.metrics import accuracy_interval, measure, misclassified
-from cifar2.evaluation.uncertainty import estimate, prediction_interval
-from cifar2.networks import classifier, transfer
+from cifar2.evaluation.metrics import measure, misclassified
+from cifar2.evaluation.uncertainty import estimate, prediction_interval, wilson_interval
+from cifar2.networks import classifier
 from cifar2.training import hardware
 from tests.conftest import EVALUATED, MODELS, NEAR_DUPLICATES, SIZES, table
 from tests.stages.test_select_model import wins
@@ -35,7 +35,7 @@ def models(name):
 def logits(network, card, split, flip_average=None):
     """The logits of a network, computed independently."""
     if card.features:
-        x = transfer.extract_features(split.x, "efficientnet_lite0", 32, flip_average=False)
+        x = splits.load(Path("data/features/test.safetensors")).x
     else:
         x = normalise(split.x, [0.5] * 3, [0.5] * 3)
     average = card.configuration.flip_average if flip_average is None else flip_average
@@ -56,7 +56,7 @@ def test_metrics_are_those_of_the_models_on_the_test_set(evaluated, name):
     assert results["n_seeds"] == len(networks) == (1 if one else 2)
     assert results["n_parameters"] == classifier.n_parameters(next(iter(networks.values())))
     if one:
-        assert interval == accuracy_interval(int(correct.sum()), SIZES["test"])
+        assert interval == wilson_interval(int(correct.sum()), SIZES["test"])
         assert results["one_new_run_pi95"] is None
     else:
         low, high = estimate(correct).interval()
@@ -200,9 +200,16 @@ def test_number_of_threads_is_that_of_params(selected, run_stage, monkeypatch):
     selected.write_params()
     fixed = []
     monkeypatch.setattr(hardware, "fix_convolutions", fixed.append)
-    for name in ("cnn", "transfer"):
-        run_stage("evaluate.py", MODELS[name])
-    assert fixed == [3, 3]
+    run_stage("evaluate.py", MODELS["cnn"])
+    assert fixed == [3]
+
+
+def test_other_features_than_the_models_are_refused(selected, fails_with):
+    path = Path("data/features/test.safetensors")
+    split = splits.load(path)
+    splits.save(path, replace(split, features=split.features.model_copy(update={"image_size": 64})))
+    message = fails_with("evaluate.py", MODELS["transfer"])
+    assert message.startswith("error: data/features/test.safetensors has other features than data/models/transfer")
 
 
 def test_configuration_that_diverged_is_one_line(project, run_stage, fails_with):

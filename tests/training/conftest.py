@@ -5,7 +5,7 @@ import pytest
 from cifar2 import params
 from cifar2.dataset.examples import examples
 from cifar2.networks import classifier
-from cifar2.params import Cnn, Mlp, Normalise, Train
+from cifar2.params import Checkpoints, Cnn, Mlp, Normalise, Train
 from cifar2.training import loop
 from tests.conftest import ROOT, random_split
 
@@ -25,7 +25,9 @@ SETTINGS = Train(
     threads=1,
     device="cpu",
 )
-PARAMS = params.load(ROOT / "params.yaml").model_copy(update={"normalise": NORMALISE, "train": SETTINGS})
+PARAMS = params.load(ROOT / "params.yaml").model_copy(
+    update={"normalise": NORMALISE, "train": SETTINGS, "checkpoints": Checkpoints(seconds=0)}
+)
 SPLIT = random_split(70, 0)
 EACH_MODEL = pytest.mark.parametrize("model", [CONFIGURATION, CONVOLUTIONAL], ids=["mlp", "cnn"])
 EACH_METHOD = pytest.mark.parametrize("gradients", ["in_place", "backpropagation", "autograd"])

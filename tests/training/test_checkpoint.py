@@ -1,3 +1,4 @@
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_code_that_is_not_imported_does_not_matter(here):
 
 
 def test_last_saved_checkpoint_is_loaded(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "fine/seed0.safetensors", every=1)
+    checkpoint = Checkpoint(tmp_path / "fine/seed0.safetensors", seconds=0)
     assert checkpoint.load() is None
     for epoch in (1, 2):
         checkpoint.save([[epoch, 0.1]] * epoch, model={"a/w": torch.tensor([float(epoch)])}, best={})
@@ -75,10 +76,13 @@ def test_last_saved_checkpoint_is_loaded(tmp_path):
     assert tensors == {"model": {"a/w": torch.tensor([2.0])}, "best": {}}
 
 
-def test_checkpoint_is_written_every_n_epochs(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "seed0.safetensors", every=3)
+def test_checkpoint_is_written_when_its_time_has_come(tmp_path, monkeypatch):
+    now = 0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    checkpoint = Checkpoint(tmp_path / "seed0.safetensors", seconds=25)
     lengths = []
     for epoch in range(1, 8):
+        now += 10
         checkpoint.save([[0]] * epoch)
         saved = checkpoint.load()
         lengths.append(len(saved.curve) if saved else None)
@@ -86,7 +90,7 @@ def test_checkpoint_is_written_every_n_epochs(tmp_path):
 
 
 def test_corrupted_checkpoint_is_named_and_stays(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "seed0.safetensors", every=1)
+    checkpoint = Checkpoint(tmp_path / "seed0.safetensors", seconds=0)
     checkpoint.save([[0]], model={"w": torch.zeros(9)})
     content = bytearray(checkpoint.path.read_bytes())
     content[-3] ^= 1
@@ -99,7 +103,7 @@ def test_corrupted_checkpoint_is_named_and_stays(tmp_path):
 def interrupted(parameters=PARAMETERS):
     """The checkpoint of a run of ``fine`` that was interrupted after its first epoch."""
     with suppress(KeyboardInterrupt), kept(parameters=parameters) as path:
-        Checkpoint(path / "seed0.safetensors", 1).save([[0]])
+        Checkpoint(path / "seed0.safetensors", seconds=0).save([[0]])
         raise KeyboardInterrupt
     return path / "seed0.safetensors"
 

@@ -1,4 +1,6 @@
+import itertools
 import math
+import time
 
 import pytest
 import torch
@@ -233,12 +235,14 @@ RESUMED = {
 
 
 @pytest.mark.parametrize(("case", "every"), [*((case, 1) for case in RESUMED), ("in_place", 2)])
-def test_resumed_run_is_bit_identical(train, val, tmp_path, case, every):
+def test_resumed_run_is_bit_identical(train, val, tmp_path, monkeypatch, case, every):
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))  # once an epoch, and after each checkpoint
     configuration, changes = RESUMED[case]
     settings = SETTINGS.model_copy(update={"epochs": 5} | changes)
     straight, curve = fit(train, val, configuration, **{"epochs": 5} | changes)
     for n in range(1, len(curve) + 1):
-        checkpoint = Checkpoint(tmp_path / f"{n}.safetensors", every)
+        checkpoint = Checkpoint(tmp_path / f"{n}.safetensors", seconds=every - 0.5)
 
         def run(checkpoint=checkpoint):
             network = build(configuration)

@@ -1,0 +1,104 @@
+"""The runs of a configuration side by side: a process per seed, with the same results as one seed after another."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+
+from cifar2.errors import UserError
+from cifar2.training.loop import Diverged
+from cifar2.training.record import Epoch
+from cifar2.training.run import Run
+
+
+def epochs(load: Callable[[], Run], run: Run, seeds: Sequence[int], checkpoints: Path) -> Iterator[Epoch]:
+    """Train a network per seed and yield each epoch, as ``run.epochs`` does, with several seeds at once.
+
+    A second seed uses a second core better than a second thread does, and results depend on neither.
+
+    Args:
+        load: makes the same run in another process.
+        run: gets the networks and the curves, in the order of ``seeds``.
+        seeds: the seeds.
+        checkpoints: the folder for checkpoints.
+
+    Raises:
+        UserError: as in ``run.epochs``, or a process was killed.
+        Diverged: as in ``run.epochs``.
+    """
+    at_once = min(len(seeds), run.at_once)
+    if at_once < 2:
+        yield from run.epochs(seeds, checkpoints)
+        return
+    cores = torch.get_num_threads()
+    context = get_context("forkserver")  # a fork of this process would wait for threads that it does not have
+    waiting, running = list(seeds), dict[Any, tuple[int, BaseProcess]]()
+    curves, ended = {seed: list[Epoch]() for seed in seeds}, dict[int, Any]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                # The last seeds have the cores to themselves.
+                threads = cores // min(at_once, len(waiting))
+                ours, theirs = context.Pipe(duplex=False)
+                started = context.Process(target=_train, args=(load, waiting[0], checkpoints, threads, theirs))
+                started.start()
+                theirs.close()
+                running[ours] = waiting.pop(0), started
+            pipe: Any
+            for pipe in connection.wait(list(running)):
+                seed = running[pipe][0]
+                try:
+                    message = pipe.recv()
+                except EOFError:
+                    raise UserError(f"the process of seed {seed} ended by itself; see above") from None
+                if isinstance(message, UserError):
+                    raise message
+                if isinstance(message, Epoch):
+                    curves[seed].append(message)
+                    yield message
+                else:
+                    ended[seed] = message
+                    running.pop(pipe)
+                if isinstance(message, Diverged):
+                    waiting.clear()  # as if one had come after the other
+    finally:
+        for _, process in running.values():
+            process.terminate()
+            process.join()
+    for seed in seeds:
+        network = run.start(seed)
+        run.curves[-1] += curves[seed]
+        if isinstance(ended[seed], Diverged):
+            raise ended[seed]
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in ended[seed].items()})
+        run.networks.append(network)
+
+
+def _train(load: Callable[[], Run], seed: int, checkpoints: Path, threads: int, pipe: connection.Connection) -> None:
+    """Train the network of ``seed``; send its epochs, then its weights, or the error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others,
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # which leave no file half-written
+    Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        run = load()
+        if not run.card.convolves:
+            torch.set_num_threads(threads)
+        for epoch in run.epochs([seed], checkpoints):
+            pipe.send(epoch)
+        pipe.send({name: tensor.numpy() for name, tensor in run.networks[0].state_dict().items()})
+    except (UserError, Diverged) as error:
+        pipe.send(error)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent:
+        parent.join()
+    os._exit(1)
