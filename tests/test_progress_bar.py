@@ -6,7 +6,7 @@ from cifar2.progress_bar import progress_bar, steps
 
 
 def test_a_log_has_a_line_at_each_tenth(capsys):
-    assert list(steps(range(200), "images")) == list(range(200))
+    assert list(steps(range(200), 200, "images")) == list(range(200))
     out, err = capsys.readouterr()
     assert [re.fullmatch(r"images: (\d+) %, 00:00 left", line)[1] for line in err.splitlines()] == [
         str(percent) for percent in range(10, 101, 10)
@@ -15,7 +15,7 @@ def test_a_log_has_a_line_at_each_tenth(capsys):
 
 
 def test_few_steps_print_nothing(capsys):
-    assert list(steps([1, 2], "images")) == [1, 2]
+    assert list(steps([1, 2], 2, "images")) == [1, 2]
     assert capsys.readouterr() == ("", "")
 
 

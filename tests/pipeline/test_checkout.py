@@ -97,7 +97,7 @@ def test_a_script_asked_for_help_does_nothing_else(script, tmp_path, monkeypatch
 def test_a_stage_refuses_unknown_arguments(script, run_stage, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
-        run_stage(script, "--unknown", "x", "y")
+        run_stage(script, "--unknown", "train", "y")
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"{script}: error: unrecognized arguments: --unknown")
     assert not list(tmp_path.iterdir())
 
