@@ -57,7 +57,10 @@ def epochs(load: Callable[[], Run], run: Run, seeds: Sequence[int], checkpoints:
                 try:
                     message = pipe.recv()
                 except EOFError:
-                    raise UserError(f"the process of seed {seed} ended by itself; see above") from None
+                    raise UserError(
+                        f"the process of seed {seed} ended by itself; see above, or if memory ran out, train one seed "
+                        "at a time with OMP_NUM_THREADS=1"
+                    ) from None
                 if isinstance(message, UserError):
                     raise message
                 if isinstance(message, Epoch):

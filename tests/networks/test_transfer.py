@@ -131,6 +131,16 @@ def test_features_are_the_backbones_of_normalised_images():
     assert features.std(0).max() > 0.1
 
 
+def test_features_do_not_depend_on_the_number_of_threads():
+    threads = torch.get_num_threads()
+    found = []
+    for n in (1, 3):
+        torch.set_num_threads(n)
+        found.append(transfer.extract_features(IMAGES, LITE0, 32, flip_average=False))
+    torch.set_num_threads(threads)
+    assert torch.equal(*found)
+
+
 def test_folding_normalisations_into_convolutions_is_exact():
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3, bias=False),
