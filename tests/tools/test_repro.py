@@ -129,10 +129,19 @@ def test_the_cores_are_shared_out_by_the_work(start, work, cores, jobs, started)
     assert machine.finish() == ([], len(work) - len(started))
 
 
-def test_after_a_failure_the_running_ones_end_and_no_other_starts(start):
-    machine = start({"a": 3, "b": 2, "c": 1}, 2)
+def test_after_a_failure_no_other_stage_starts(start):
+    machine = start({"a": 3, "b": 2}, 1)
+    machine.next()
+    machine.end("a", success=False)
+    assert machine.finish() == (["a"], 0)
+
+
+def test_after_a_failure_the_running_stages_end(start):
+    machine = start({"a": 3, "b": 2, "c": 1}, 2, stages={"a": set(), "b": set(), "c": {"a"}})
     machine.next(2)
     machine.end("a", success=False)
+    machine.thread.join(0.2)
+    assert machine.thread.is_alive()
     machine.end("b")
     assert machine.finish() == (["a"], 0)
 
