@@ -7,14 +7,12 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
-
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cifar2.errors import UserError, describe
+
+if TYPE_CHECKING:  # torch takes seconds to import, and some programs read no tensors
+    from torch import Tensor
 
 
 def write(path: Path, content: bytes) -> None:
@@ -147,16 +145,20 @@ def join_csv(paths: Sequence[Path], text: Collection[str]) -> bytes:
     return header + b"\n" + rows
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> None:
     """Write ``tensors`` as safetensors, with ``about`` as JSON and a digest of both in the header."""
+    import safetensors.torch
+
     # Cloned, because safetensors refuses tensors that share memory, as a network's parameters may.
-    cloned = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    cloned = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     # Only one metadata key: safetensors writes several in an order that changes from run to run.
     metadata = {"about": json.dumps({"about": about, "sha256": _digest(cloned, about)}, allow_nan=False)}
     write(path, safetensors.torch.save(cloned, metadata))
 
 
-def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+def _digest(tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> str:
+    import torch
+
     digest = hashlib.sha256(json.dumps(about).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -164,12 +166,14 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
     """Read the tensors and ``about`` of a file written by :func:`write_tensors`.
 
     Raises:
         UserError: the file is missing or corrupted.
     """
+    import safetensors.torch
+
     content = read(path)
     try:
         tensors = safetensors.torch.load(content)
