@@ -8,7 +8,8 @@ What differs is where values are kept:
   velocity for C and the momentum for beta, v <- momentum * v + delta^T a is one product: the momentum costs nothing,
   the gradient is never stored, and alpha = 1 / batch size makes the sum a mean.  What remains of the update is
   v <- v + weight_decay * p and p <- p - lr * v.
-* All parameters are pieces of one vector, all velocities of another, so that each of these two is one operation.
+* All parameters are views of one vector, all velocities of another.  These two operations take both vectors in pieces
+  that fit into the processor's cache, so that the second finds there what the first has read.
 * An activation overwrites its z, and its derivative overwrites the activation as soon as that has been used.  Only
   dropout needs one more buffer: the derivative is that of the activation before units were dropped.
 * The outputs of an epoch are kept, so that its loss and accuracy are computed once, at its end.
@@ -26,6 +27,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from cifar2.losses import smooth_labels
 from cifar2.mynet import MyNet
+
+# Parameters in a piece of the update; half a megabyte.
+PIECE = 2**17
 
 
 class InPlaceActivation(NamedTuple):
@@ -60,7 +64,7 @@ class InPlace:
     """Gradient descent on the mean cross-entropy of a ``MyNet`` with a linear last layer.
 
     Args:
-        model: the network to train; its parameters become pieces of one vector.
+        model: the network to train; its parameters become views of one vector.
         x: N images of any shape, on the model's device.
         y: their labels, N.
         batch_size: examples per step; the last step of an epoch takes the rest.
@@ -101,6 +105,11 @@ class InPlace:
         vector_to_parameters(self.p, parameters)
         self.v = torch.zeros_like(self.p)
         self.v_before = torch.zeros_like(self.p) if nesterov else None
+        # A GPU has no such cache, and starts each operation at a cost.
+        piece = PIECE if self.p.device.type == "cpu" else len(self.p)
+        ps, vs = torch.split(self.p, piece), torch.split(self.v, piece)
+        before = [None] * len(ps) if self.v_before is None else torch.split(self.v_before, piece)
+        self.pieces = list(zip(ps, vs, before, strict=True))
         # The products read and write parameters and velocities themselves, or their counterparts in `dtype`.
         dtype = dtype or self.p.dtype
         self.converts = dtype != self.p.dtype
@@ -179,13 +188,14 @@ class InPlace:
         if self.g_as_v is not None:
             self.g_as_v.copy_(self.g)
             torch.add(self.g_as_v, self.v, alpha=self.momentum, out=self.v)
-        if self.weight_decay != 0:
-            self.v.add_(self.p, alpha=self.weight_decay)
-        if self.v_before is None:
-            self.p.add_(self.v, alpha=-lr)
-        else:  # g + momentum * v, where g = v - momentum * v_before
-            self.p.add_(self.v, alpha=-lr * (1 + self.momentum))
-            self.p.add_(self.v_before, alpha=lr * self.momentum)
+        for p, v, v_before in self.pieces:
+            if self.weight_decay != 0:
+                v.add_(p, alpha=self.weight_decay)
+            if v_before is None:
+                p.add_(v, alpha=-lr)
+            else:  # g + momentum * v, where g = v - momentum * v_before
+                p.add_(v, alpha=-lr * (1 + self.momentum))
+                p.add_(v_before, alpha=lr * self.momentum)
 
 
 def _by_layer(vector: Tensor, shapes: Sequence[torch.Size]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:

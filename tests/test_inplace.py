@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cifar2 import inplace
 from cifar2.dataset.augment import augment
 from cifar2.descent import GradientDescent, by_backpropagation
 from cifar2.inplace import IN_PLACE, InPlace
@@ -113,6 +114,20 @@ def test_any_training_matches_backpropagation_and_sgd(
 def test_network_with_another_output_than_linear_is_refused(activation):
     with pytest.raises(ValueError, match=f"^the output activation is {activation}, and must be identity$"):
         InPlace(MyNet(N_L, "relu", activation), *data(50, torch.float32), 16)
+
+
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}, NESTEROV], ids=["plain", "momentum", "nesterov"])
+def test_update_in_pieces_has_the_same_bits(monkeypatch, settings):
+    x, y = data(50, torch.float32)
+    whole, pieces = (network(dtype=torch.float32) for _ in range(2))
+    order, lr = torch.arange(50), rates(50, 16)
+    InPlace(whole, x, y, 16, **settings).epoch(order, lr)
+    monkeypatch.setattr(inplace, "PIECE", 32)
+    descent = InPlace(pieces, x, y, 16, **settings)
+    descent.epoch(order, lr)
+    assert len(descent.pieces) > 3
+    for p, q in zip(whole.parameters(), pieces.parameters(), strict=True):
+        assert torch.equal(p, q)
 
 
 @pytest.mark.parametrize("activation", IN_PLACE)
