@@ -3,6 +3,7 @@
 The library does not know DVC; the scripts in ``stages/`` read and write the files of the pipeline.
 """
 
+import ctypes
 import getpass
 import os
 import sys
@@ -37,3 +38,11 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # outside of this repository; inside, .dvc/config says so
+
+# The memory of a tensor that is no longer needed stays with the process, for the next one.  glibc would return it to
+# the system, and to get it again, page by page, takes longer than the arithmetic on the tensor.  Only glibc has
+# mallopt; the numbers of its options are those of malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+    mallopt(M_TRIM_THRESHOLD, 2**29)
+    mallopt(M_MMAP_THRESHOLD, 2**25)

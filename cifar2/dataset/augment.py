@@ -64,8 +64,9 @@ def _recolour(
     std: Sequence[float],
 ) -> Tensor:
     mean_, std_, weights = (x.new_tensor(values).view(1, 3, 1, 1) for values in (mean, std, GREY))
-    pixels = (x * std_ + mean_).mul_(brightness).clamp_(0, 1)
+    # In place: a new tensor costs more than the arithmetic on it.
+    pixels = (x * std_).add_(mean_).mul_(brightness).clamp_(0, 1)
     grey = (pixels * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
-    pixels = torch.lerp(grey, pixels, contrast).clamp_(0, 1)
+    torch.lerp(grey, pixels, contrast, out=pixels).clamp_(0, 1)
     grey = (pixels * weights).sum(1, keepdim=True)
-    return torch.lerp(grey, pixels, saturation).clamp_(0, 1).sub_(mean_).div_(std_)
+    return torch.lerp(grey, pixels, saturation, out=pixels).clamp_(0, 1).sub_(mean_).div_(std_)
