@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -37,15 +38,35 @@ def epochs(load: Callable[[], Run], run: Run, seeds: Sequence[int], checkpoints:
     if at_once < 2:
         yield from run.epochs(seeds, checkpoints)
         return
-    cores = torch.get_num_threads()
-    context = get_context("forkserver")  # a fork of this process would wait for threads that it does not have
-    waiting, running = list(seeds), dict[Any, tuple[int, BaseProcess]]()
     curves, ended = {seed: list[Epoch]() for seed in seeds}, dict[int, Any]()
+    with closing(_messages(load, seeds, checkpoints, at_once)) as messages:
+        for seed, message in messages:
+            if isinstance(message, Epoch):
+                curves[seed].append(message)
+                yield message
+            else:
+                ended[seed] = message
+    for seed in seeds:
+        network = run.start(seed)
+        run.curves[-1] += curves[seed]
+        if isinstance(ended[seed], Diverged):
+            raise ended[seed]
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in ended[seed].items()})
+        run.networks.append(network)
+
+
+def _messages(
+    load: Callable[[], Run], seeds: Sequence[int], checkpoints: Path, at_once: int
+) -> Generator[tuple[int, Any]]:
+    """Start a process per seed, ``at_once`` of them, and yield what each sends (see :func:`_train`) with its seed."""
+    context = get_context("forkserver")  # a fork of this process would wait for threads that it does not have
+    context.set_forkserver_preload(["torch"])  # imported once, and not by each process
+    cores = torch.get_num_threads()
+    waiting, running = list(seeds), dict[Any, tuple[int, BaseProcess]]()
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                # The last seeds have the cores to themselves.
-                threads = cores // min(at_once, len(waiting))
+                threads = cores // min(at_once, len(waiting))  # the last seeds have the cores to themselves
                 ours, theirs = context.Pipe(duplex=False)
                 started = context.Process(target=_train, args=(load, waiting[0], checkpoints, threads, theirs))
                 started.start()
@@ -54,34 +75,30 @@ def epochs(load: Callable[[], Run], run: Run, seeds: Sequence[int], checkpoints:
             pipe: Any
             for pipe in connection.wait(list(running)):
                 seed = running[pipe][0]
-                try:
-                    message = pipe.recv()
-                except EOFError:
-                    raise UserError(
-                        f"the process of seed {seed} ended by itself; see above, or if memory ran out, train one seed "
-                        "at a time with OMP_NUM_THREADS=1"
-                    ) from None
-                if isinstance(message, UserError):
-                    raise message
-                if isinstance(message, Epoch):
-                    curves[seed].append(message)
-                    yield message
-                else:
-                    ended[seed] = message
+                message = _receive(pipe, seed)
+                if not isinstance(message, Epoch):
                     running.pop(pipe)
                 if isinstance(message, Diverged):
                     waiting.clear()  # as if one had come after the other
+                yield seed, message
     finally:
         for _, process in running.values():
             process.terminate()
             process.join()
-    for seed in seeds:
-        network = run.start(seed)
-        run.curves[-1] += curves[seed]
-        if isinstance(ended[seed], Diverged):
-            raise ended[seed]
-        network.load_state_dict({name: torch.from_numpy(array) for name, array in ended[seed].items()})
-        run.networks.append(network)
+
+
+def _receive(pipe: connection.Connection, seed: int) -> object:
+    """What the process of ``seed`` sends; the UserError that it sends is raised."""
+    try:
+        message = pipe.recv()
+    except EOFError:
+        raise UserError(
+            f"the process of seed {seed} ended by itself; see above, or if memory ran out, train one seed at a time "
+            "with OMP_NUM_THREADS=1"
+        ) from None
+    if isinstance(message, UserError):
+        raise message
+    return message
 
 
 def _train(load: Callable[[], Run], seed: int, checkpoints: Path, threads: int, pipe: connection.Connection) -> None:
