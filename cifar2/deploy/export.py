@@ -1,6 +1,7 @@
 """A classifier as an ONNX file, for programs without PyTorch."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from cifar2.dataset.examples import normalise
 from cifar2.networks import classifier, transfer
 
-# Inference batch size of onnxruntime.
-BATCH = 50
+# Images that onnxruntime takes at a time.
+BATCH = 8
 
 
 class ImageClassifier(nn.Module):
@@ -70,10 +71,10 @@ def to_onnx(card: classifier.Card, network: nn.Module) -> bytes:
 
 
 def run(model: bytes, images: Tensor, threads: int) -> Tensor:
-    """The logits by onnxruntime, float32, N x classes."""
+    """The logits by onnxruntime, float32, N x classes; each batch is the work of one of ``threads``."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(
-        np.concatenate([session.run(None, {"images": batch.numpy()})[0] for batch in torch.split(images, BATCH)])
-    )
+    with ThreadPoolExecutor(threads) as pool:
+        batches = pool.map(lambda batch: session.run(None, {"images": batch.numpy()})[0], torch.split(images, BATCH))
+        return torch.from_numpy(np.concatenate([*batches]))
