@@ -186,7 +186,7 @@ def roc(probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> list[t
 
 def _rates(scores: Tensor, positive: Tensor) -> list[tuple[float, float]]:
     order = scores.argsort(descending=True)
-    # For each threshold, the examples above it that belong to the class, and those that do not.
+    # For each threshold, the examples above it that do not belong to the class, and those that do.
     threshold = torch.cat([scores[order].diff() != 0, torch.tensor([True])])
     above = torch.stack([~positive, positive])[:, order].cumsum(1)[:, threshold].double()
     corner = torch.ones_like(above[0], dtype=torch.bool)
