@@ -20,15 +20,24 @@ from contextlib import suppress
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import joblib
 
 from cifar2 import errors, files, params
 
-# The core-seconds of each stage when it last ran here, beside DVC's own scratch files.
-TOOK = Path(".dvc/tmp/took.json")
+# When each stage last ran here, beside DVC's own scratch files.
+TIMELINE = Path(".dvc/tmp/timeline.json")
 
 Graph = Mapping[str, set[str]]
+
+
+class Ran(NamedTuple):
+    """The last run of a stage: the cores that it had, and its start and end, in seconds from that of the program."""
+
+    cores: int
+    start: float
+    end: float
 
 
 def graph(dot: str) -> dict[str, set[str]]:
@@ -52,13 +61,16 @@ def to_run(stages: Graph, changed: Iterable[str]) -> dict[str, set[str]]:
     return {stage: stages[stage] & found for stage in stages if stage in found}
 
 
-def works(stages: Iterable[str], settings: params.Params, took: Mapping[str, float]) -> dict[str, float]:
+def works(stages: Iterable[str], settings: params.Params, timeline: Mapping[str, Ran]) -> dict[str, float]:
     """The core-seconds of each stage: as in its last run, or a guess."""
     found = {}
     for stage in stages:
         configuration = settings.configs.get(stage.removeprefix("train@"))
         epochs = (configuration.epochs or settings.train.epochs) if configuration else 10
-        found[stage] = took.get(stage, float(epochs * (len(settings.train.seeds) if configuration else 1)))
+        found[stage] = float(epochs * (len(settings.train.seeds) if configuration else 1))
+        if stage in timeline:
+            cores, start, end = timeline[stage]
+            found[stage] = cores * (end - start)
     return found
 
 
@@ -137,8 +149,8 @@ def _read(process: subprocess.Popen[str]) -> str:
     return printed
 
 
-def _run(took: dict[str, float], stage: str, cores: int) -> bool:
-    """Run one stage and print its log line by line; returns whether it succeeded, and notes how long it took."""
+def _run(timeline: dict[str, Ran], began: float, stage: str, cores: int) -> bool:
+    """Run one stage and print its log line by line; returns whether it succeeded, and notes when it ran."""
     start, ran = time.monotonic(), False
     with subprocess.Popen(
         ["dvc", "--wait-for-lock", "repro", "--single-item", stage],
@@ -151,7 +163,7 @@ def _run(took: dict[str, float], stage: str, cores: int) -> bool:
             print(line, end="", flush=True)
             ran = ran or line.startswith("Running stage")
     if ran and process.returncode == 0:
-        took[stage] = cores * (time.monotonic() - start)
+        timeline[stage] = Ran(cores, start - began, time.monotonic() - began)
     return process.returncode == 0
 
 
@@ -162,6 +174,7 @@ def _number(text: str) -> int:
 
 
 def main() -> None:
+    began = time.monotonic()
     cores = joblib.cpu_count()  # available to this process: by its affinity and its container's limit
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=_number, default=cores, help="stages at once (%(default)s)")
@@ -173,14 +186,16 @@ def main() -> None:
     dag, status = _output("dvc", "dag", "--dot"), _output("dvc", "status", "--json")
     stages, changed = graph(_read(dag)), json.loads(_read(status))
     stages = to_run(stages, stages.keys() & changed)
-    took: dict[str, float] = {}
+    timeline: dict[str, Ran] = {}
     with suppress(errors.UserError):  # there is none yet
-        took |= files.read_json(TOOK)
-    failed = run_all(stages, works(stages, settings, took), max(cores, jobs), jobs, partial(_run, took))
-    files.write_json(TOOK, took)
+        timeline |= {stage: Ran(*ran) for stage, ran in files.read_json(TIMELINE).items()}
+    work = works(stages, settings, timeline)
+    failed = run_all(stages, work, max(cores, jobs), jobs, partial(_run, timeline, began))
+    files.write_json(TIMELINE, timeline)
     if failed:
         sys.exit(f"error: {', '.join(sorted(failed))} failed; see above")
-    sys.exit(subprocess.run(["dvc", "repro"]).returncode)
+    if not stages:
+        print("Nothing has changed: all stages are up to date.")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cifar2 import params
+from cifar2 import files, params
 from cifar2.errors import UserError
 from tests.clone import ROOT
 from tools import repro
-from tools.repro import main, recover
+from tools.repro import Ran, main, recover
 
 DOT = """strict digraph {
 "prepare";
@@ -39,7 +39,9 @@ def test_a_changed_stage_takes_all_behind_it_with_it():
 
 def test_the_work_is_that_of_the_last_run_or_a_guess():
     settings = params.load(ROOT / "params.yaml")
-    work = repro.works(["train@fine", "train@augmented", "train@smooth", "export"], settings, {"train@smooth": 7.5})
+    work = repro.works(
+        ["train@fine", "train@augmented", "train@smooth", "export"], settings, {"train@smooth": Ran(3, 1.5, 4.0)}
+    )
     assert work["train@augmented"] == 2 * work["train@fine"] > work["export"] > 0
     assert work["train@smooth"] == 7.5
 
@@ -187,6 +189,25 @@ def project(tmp_path, monkeypatch):
     subprocess.run(["dvc", "init", "--quiet", "--no-scm"], check=True)
     Path("dvc.yaml").write_text("stages: {a: {cmd: echo > a, outs: [a]}}")
     return tmp_path
+
+
+def test_a_run_notes_when_each_stage_ran(project, monkeypatch):
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.setattr("sys.argv", ["repro", "--jobs=2"])
+    main()
+    ((stage, ran),) = files.read_json(repro.TIMELINE).items()
+    assert stage == "a"
+    assert 0 < Ran(*ran).start < Ran(*ran).end
+    assert Path("a").read_text() == "\n"
+
+
+def test_a_run_with_nothing_to_do_says_so(project, monkeypatch, capsys):
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.setattr("sys.argv", ["repro", "--jobs=2"])
+    main()
+    capsys.readouterr()
+    main()
+    assert capsys.readouterr().out == "Nothing has changed: all stages are up to date.\n"
 
 
 @pytest.mark.parametrize("content", ["", "\0" * 100])
