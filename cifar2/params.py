@@ -104,6 +104,7 @@ class Train(_Strict):
     seeds: Seeds
     gradients: Literal["in_place", "backpropagation", "autograd"]
     precision: Literal["float32", "bfloat16"]
+    instructions: Literal["avx2", "native"]
     threads: PositiveInt
     device: Literal["cpu", "cuda", "mps", "auto"]
 

@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="a file below data/models/ or extended/data/models/")
     model = parser.parse_args().model
     name, root = model.stem, Path("extended" if model.parts[0] == "extended" else "")
-    hardware.fix_convolutions(params.load().train.threads)
+    train = params.load().train
+    hardware.fix_threads(train.threads)
+    hardware.fix_instructions(train.instructions)
     test = splits.load(PREPARED / "test.safetensors")
     card, networks, accuracies = classifier.load(model)
     if not networks:

@@ -19,8 +19,9 @@ TOLERANCE = 1e-5
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    threads = params.load().train.threads
-    hardware.fix_convolutions(threads)
+    train = params.load().train
+    hardware.fix_threads(train.threads)
+    hardware.fix_instructions(train.instructions)
     card, networks, _ = classifier.load(MODELS / "final.safetensors")
     # Only the images are used; nothing is selected by the result.
     test = splits.load(Path("data/prepared/test.safetensors"))
@@ -34,7 +35,7 @@ def main() -> None:
         }.items()
     }
     onnx = export.to_onnx(card, networks["final"])
-    expected, logits = evaluated["logits"][0], export.run(onnx, test.x, threads)
+    expected, logits = evaluated["logits"][0], export.run(onnx, test.x, train.threads)
     same = int((logits.argmax(1) == expected.argmax(1)).sum())
     difference, tolerance = (logits - expected).abs().max().item(), TOLERANCE * expected.abs().max().item()
     print(f"onnxruntime and PyTorch: {same} of {len(expected)} predictions agree, logits differ by {difference:.1e}")

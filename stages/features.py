@@ -16,11 +16,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("set", choices=["train", "val", "test"])
     file = f"{parser.parse_args().set}.safetensors"
-    parameters = params.load().features
-    hardware.fix_instructions()
+    parameters = params.load()
+    hardware.fix_instructions(parameters.train.instructions)
     split = splits.load(Path("data/prepared", file))
-    features = transfer.extract_features(split.x, **parameters.model_dump())
-    splits.save(Path("data/features", file), replace(split, x=features, features=parameters))
+    features = transfer.extract_features(split.x, **parameters.features.model_dump())
+    splits.save(Path("data/features", file), replace(split, x=features, features=parameters.features))
 
 
 if __name__ == "__main__":

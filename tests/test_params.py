@@ -208,6 +208,7 @@ def test_ablation_variants_are_the_base_with_changes(tmp_path, document):
         ("train.seeds", [1, 1], "train.seeds has 1 twice"),
         ("train.gradients", "magic", "train.gradients must be 'in_place', 'backpropagation' or"),
         ("train.precision", "half", "train.precision must be 'float32' or 'bfloat16', not 'half'"),
+        ("train.instructions", "sse", "train.instructions must be 'avx2' or 'native', not 'sse'"),
         ("train.device", "tpu", "train.device must be 'cpu', 'cuda', 'mps' or 'auto', not 'tpu'"),
         ("refit.seed", 0, "params.yaml: has refit.seed: 0, which is one of train.seeds"),
         ("data.sources", ["npm", "npm"], "data.sources has npm twice"),

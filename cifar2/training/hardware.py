@@ -29,15 +29,21 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def fix_convolutions(threads: int) -> None:
-    """Fix the number of threads and the instruction set, on which the results of convolutions depend."""
+def fix_threads(threads: int) -> None:
+    """Fix the number of threads, on which the results of convolutions depend."""
     torch.set_num_threads(threads)
-    fix_instructions()
 
 
-def fix_instructions() -> None:
-    """Fix oneDNN's instruction set, before the first convolution.  One chosen by the user stays."""
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+def fix_instructions(instructions: str) -> None:
+    """Choose the instruction set, avx2 or native, before the first product of matrices and the first convolution.
+
+    MKL computes the products, with the AVX2 kernels unless told otherwise (cifar2/__init__.py); oneDNN computes the
+    convolutions, for which an instruction set chosen by the user stays.
+    """
+    if instructions == "native":
+        os.environ.pop("MKL_CBWR", None)
+    else:
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
 @functools.cache

@@ -53,8 +53,9 @@ class Run:
         self.device = hardware.device(params.train.device)
         self.card = classifier.describe(name, configuration, params, train_split)
         cores = torch.get_num_threads()
+        hardware.fix_instructions(params.train.instructions)
         if self.card.convolves:
-            hardware.fix_convolutions(params.train.threads)
+            hardware.fix_threads(params.train.threads)
         threads = params.train.threads if self.card.convolves else 1
         self.at_once = cores // threads if self.device.type == "cpu" and not self.card.features else 1
         self.train = examples(train_split, self.card.mean, self.card.std, self.device)

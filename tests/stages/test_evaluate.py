@@ -199,7 +199,7 @@ def test_number_of_threads_is_that_of_params(selected, run_stage, monkeypatch):
     selected.params["train"]["threads"] = 3
     selected.write_params()
     fixed = []
-    monkeypatch.setattr(hardware, "fix_convolutions", fixed.append)
+    monkeypatch.setattr(hardware, "fix_threads", fixed.append)
     run_stage("evaluate.py", MODELS["cnn"])
     assert fixed == [3]
 

@@ -137,6 +137,6 @@ def test_number_of_threads_is_that_of_params(known, run_stage, monkeypatch):
     known.params["train"]["threads"] = 3
     known.write_params()
     fixed = []
-    monkeypatch.setattr(hardware, "fix_convolutions", fixed.append)
+    monkeypatch.setattr(hardware, "fix_threads", fixed.append)
     run_stage("export.py")
     assert fixed == [3]

@@ -48,12 +48,12 @@ def test_extraction_reads_and_writes_one_set_alone(project, run_stage, name):
 
 def test_instructions_are_fixed_before_the_extraction(project, run_stage, monkeypatch):
     calls = []
-    monkeypatch.setattr(hardware, "fix_instructions", lambda: calls.append("instructions"))
+    monkeypatch.setattr(hardware, "fix_instructions", calls.append)
     monkeypatch.setattr(
         transfer, "extract_features", lambda images, **_: calls.append("features") or torch.zeros(len(images), 2)
     )
     run_stage("features.py", "val")
-    assert calls == ["instructions", "features"]
+    assert calls == ["avx2", "features"]
 
 
 def test_unknown_backbone_is_one_line_and_nothing_is_written(project, fails_with):

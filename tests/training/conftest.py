@@ -22,6 +22,7 @@ SETTINGS = Train(
     seeds=[0],
     gradients="in_place",
     precision="float32",
+    instructions="avx2",
     threads=1,
     device="cpu",
 )

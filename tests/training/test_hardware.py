@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ import torch
 from cifar2.dataset.examples import examples
 from cifar2.errors import UserError
 from cifar2.training import hardware, loop
+from tests.clone import ROOT
 from tests.training.conftest import EACH_MODEL, NORMALISE, SETTINGS, SPLIT, build
 
 CPU = torch.device("cpu")
@@ -53,20 +56,51 @@ def test_gpu_is_deterministic_and_without_tf32(monkeypatch):
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
-def test_convolutions_get_their_threads_and_instruction_set(monkeypatch):
+def test_number_of_threads_is_fixed():
     threads = torch.get_num_threads()
+    hardware.fix_threads(threads + 1)
+    assert torch.get_num_threads() == threads + 1
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "environment"),
+    [
+        ("avx2", {"MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}),
+        ("native", {"MKL_CBWR": None, "ONEDNN_MAX_CPU_ISA": None}),
+    ],
+)
+def test_instruction_set_is_the_one_of_params(monkeypatch, instructions, environment):
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "")
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    hardware.fix_convolutions(threads + 1)
-    assert torch.get_num_threads() == threads + 1
-    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
-    torch.set_num_threads(threads)
+    hardware.fix_instructions(instructions)
+    assert {name: os.environ.get(name) for name in environment} == environment
 
 
 def test_instruction_set_chosen_by_the_user_stays(monkeypatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
-    hardware.fix_convolutions(torch.get_num_threads())
+    hardware.fix_instructions("avx2")
     assert os.environ["ONEDNN_MAX_CPU_ISA"] == "SSE41"
+
+
+PRODUCT = """
+import torch
+from cifar2.training import hardware
+
+hardware.fix_instructions({!r})
+torch.mm(torch.ones(64, 64), torch.ones(64, 64))
+"""
+
+
+def test_products_use_the_instruction_set_of_params():
+    """MKL reads its variable at the first product, and then reports whether the results are reproducible (CNR)."""
+    for instructions, fastest in (("avx2", False), ("native", True)):
+        variables = os.environ | {"MKL_VERBOSE": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", PRODUCT.format(instructions)]
+        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
+        assert "SGEMM" in done.stdout
+        assert ("CNR:OFF" in done.stdout) is fastest
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_each_seed_resumes_from_a_checkpoint_of_its_own(tmp_path):
 )
 def test_number_of_threads_is_fixed_for_convolutions_only(monkeypatch, configuration, split, threads):
     fixed = []
-    monkeypatch.setattr(hardware, "fix_convolutions", fixed.append)
+    monkeypatch.setattr(hardware, "fix_threads", fixed.append)
     params = PARAMS.model_copy(update={"train": PARAMS.train.model_copy(update={"threads": 3})})
     Run("x", configuration, params, split, None)
     assert fixed == threads
