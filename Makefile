@@ -6,6 +6,7 @@ VENV := .venv
 PYTHON := python3
 JOBS :=
 UPGRADE :=
+MODULES :=
 # DVC needs the user's name, which is unknown in some containers.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -37,8 +38,8 @@ exps: install  ## compare experiments: validation accuracy by configuration, sel
 watch: install  ## follow the training in progress, from another terminal
 	@python -m tools.watch
 
-bench: install  ## compare the speed with plain PyTorch (Linux; an hour; writes benchmarks/results.*)
-	python -m benchmarks
+bench: install  ## measure the speed (Linux; MODULES="families scale pipeline" takes hours; benchmarks/record.json)
+	python -m benchmarks $(MODULES)
 
 # A process per core, at most eight: each takes a gigabyte of memory.
 PARALLEL = --numprocesses logical --maxprocesses 8

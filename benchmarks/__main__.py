@@ -1,10 +1,11 @@
-"""Run the benchmarks, print a table, and write ``benchmarks/results.json`` and ``benchmarks/results.md``.
+"""Run the benchmarks, print a table, and write ``benchmarks/record.json``: ``make bench``.
 
-``python -m benchmarks`` runs all of them; ``python -m benchmarks MODULE...`` runs some, and keeps the other rows if
-they were measured on this machine.
+``python -m benchmarks`` runs those that take minutes; ``python -m benchmarks MODULE...`` runs some.  The record keeps
+the rows of the other modules if they were measured on this machine.
 """
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -18,12 +19,14 @@ import cifar2  # noqa: F401 (sets environment variables before torch is imported
 import joblib
 import torch
 
-from benchmarks import epoch, families, scale, stages, update
+from benchmarks import epoch, families, limit, pipeline, scale, stages, update
 from benchmarks.measure import Row
 from cifar2 import errors, params
 
-FOLDER = Path(__file__).parent
-MODULES = {"epoch": epoch, "update": update, "stages": stages, "families": families, "scale": scale}
+RECORD = Path(__file__).parent / "record.json"
+SHORT = {"epoch": epoch, "limit": limit, "update": update, "stages": stages}
+LONG = {"families": families, "scale": scale, "pipeline": pipeline}
+MODULES = SHORT | LONG
 PARTS = ("start_up", "input", "work", "output")
 
 
@@ -59,19 +62,19 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", choices=MODULES, help="the benchmarks to run; default: all")
-    names = parser.parse_args().modules or list(MODULES)
+    parser.add_argument("modules", nargs="*", choices=MODULES, help=f"default: {' '.join(SHORT)}")
+    names = parser.parse_args().modules or list(SHORT)
     stages.check()
     settings = params.load()
-    path = FOLDER / "results.json"
-    before: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"machine": None}
-    rows: list[Row] = before["rows"] if before["machine"] == machine() else []
+    rows: list[Row] = []
+    if RECORD.exists() and (before := json.loads(RECORD.read_text()))["machine"] == machine():
+        rows = before["rows"]
     for name in names:
+        today = {"module": name, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
         found = MODULES[name].rows(settings)
         print(table(found), flush=True)
-        rows = [r for r in rows if r["module"] != name] + [{"module": name, **r} for r in found]
-        path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
-        (FOLDER / "results.md").write_text(table(rows))
+        rows = [r for r in rows if r["module"] != name] + [today | r for r in found]
+        RECORD.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     missed = [r["name"] for r in rows if r["met"] is False]
     print(f"targets not met on this machine: {', '.join(missed) or 'none'}")
 

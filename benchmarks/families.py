@@ -17,7 +17,7 @@ def rows(params: Params) -> list[Row]:
         folder = Path(name)
         scratch(folder, seeds=params.train.seeds[:1])
         took = {of: probe(folder, "stages/train.py", of)["wall"] for of in best}
-        features = probe(folder, "stages/features.py")["wall"]
+        features = probe(folder, "stages/features.py", "train")["wall"]
     first = next(iter(took))
     return [
         *(

@@ -53,8 +53,9 @@ def row(
         more: further columns.
 
     Returns:
-        ``ours`` and ``rival`` as medians; ``ratio`` as the median of the rounds' ratios, with the first and third
-        quartile as ``spread`` (None for one round); ``is``, the formula of the ratio; ``met``, whether it is on target.
+        ``ours`` and ``rival`` as medians; ``rounds``, the numbers themselves; ``ratio`` as the median of the rounds'
+        ratios, with the first and third quartile as ``spread`` (None for one round); ``is``, the formula of the ratio;
+        ``met``, whether it is on target.
     """
     ratios = [b / a if faster else a / b for a, b in zip(ours, rival, strict=True)]
     ratio = median(ratios)
@@ -72,7 +73,7 @@ def row(
         "ratio": ratio,
         "is": "rival / ours" if faster else "ours / rival",
         "spread": quartiles and [quartiles[0], quartiles[2]],
-        "rounds": len(ratios),
+        "rounds": {"ours": list(ours), "rival": list(rival)},
         "target": target,
         "met": met,
         **more,

@@ -1,6 +1,9 @@
 import pytest
 
+from benchmarks import pipeline
+from benchmarks.limit import flops
 from benchmarks.measure import interleaved, row
+from tools.repro import Ran
 
 
 def test_contenders_take_turns_and_the_warm_up_does_not_count():
@@ -31,3 +34,26 @@ def test_ratios_are_taken_within_a_round():
     found = row("r", "", ours=[1, 10, 1, 1], rival=[2, 20, 2, 2], unit="s", faster=True)
     assert found["ratio"] == 2
     assert found["spread"] == [2, 2]
+
+
+def test_the_operations_of_an_epoch_are_those_of_its_products():
+    """Forward, the gradients of the weights, and the deltas of all layers but the first."""
+    assert flops(5, (4, 3)) == 2 * 2 * 5 * 4 * 3
+    assert flops(5, (4, 3, 2)) == 2 * 5 * (2 * 4 * 3 + 3 * 3 * 2)
+
+
+TIMELINE = {"a": Ran(2, 0, 10), "b": Ran(1, 10, 40), "train@c": Ran(1, 10, 25), "d": Ran(1, 26, 30)}
+
+
+def test_a_stage_is_drawn_on_the_cores_that_were_free():
+    assert pipeline.cores_of(TIMELINE) == {"a": [0, 1], "b": [0], "train@c": [1], "d": [1]}
+
+
+@pytest.mark.parametrize(("cores", "of_training"), [(1, 15), (8, 7.5)])
+def test_training_alone_is_faster_on_more_cores(monkeypatch, cores, of_training):
+    """Of eight cores, it gets two."""
+    slept = []
+    monkeypatch.setattr(pipeline.time, "sleep", slept.append)
+    graph = {"a": set(), "b": {"a"}, "train@c": {"a"}, "d": {"train@c"}}
+    assert pipeline.scheduled(graph, TIMELINE, cores, n_seeds=3) > 0
+    assert sorted(slept) == [seconds / pipeline.FASTER for seconds in sorted([10, 30, of_training, 4])]
