@@ -39,7 +39,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "instructions": [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if capabilities.get(name)],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "system": platform.platform(),
+        "system": " ".join((platform.system(), platform.machine(), *platform.libc_ver())),
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "torchvision", "numpy", "dvc")},
         "environment": {name: os.environ[name] for name in ("MKL_CBWR", "THP_MEM_ALLOC_ENABLE")},

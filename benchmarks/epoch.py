@@ -19,8 +19,8 @@ from cifar2.params import Params
 from cifar2.training import hardware, loop
 
 TRAIN = Path("data/prepared/train.safetensors")
-ROUNDS = 15
-DATALOADER_ROUNDS = 5
+ROUNDS = 9
+DATALOADER_ROUNDS = 3
 # More epochs than any benchmark runs.
 EPOCHS = 1000
 # These settings are measured, independent of params.yaml.

@@ -221,15 +221,7 @@ def _change_one(folder: Path) -> list[Row]:
 
 
 def _dvc() -> list[Row]:
-    """The overhead of DVC, in the project itself; the measured commands change nothing."""
-    found = interleaved(
-        {
-            "nothing": partial(seconds, lambda: run(["dvc", "repro"])),
-            "under dvc": partial(seconds, lambda: run(["dvc", "repro", "--single-item", "--force", "select_model"])),
-            "alone": partial(seconds, lambda: run([sys.executable, "stages/select_model.py"])),
-        },
-        ROUNDS,
-    )
+    found = interleaved({"nothing": partial(seconds, lambda: run(["dvc", "repro"]))}, ROUNDS)
     return [
         row(
             "repro_nothing_to_do",
@@ -238,12 +230,5 @@ def _dvc() -> list[Row]:
             [1.5] * ROUNDS,
             "s",
             "<= 1",
-        ),
-        row(
-            "dvc_share",
-            "a stage (select_model) under `dvc repro`, against the bare script",
-            found["under dvc"],
-            found["alone"],
-            "s",
-        ),
+        )
     ]

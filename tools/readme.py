@@ -25,7 +25,7 @@ from cifar2.report import original
 # The folder of the extended pipeline.
 EXTENDED = "extended"
 
-BLOCKS = "claims|steps|all steps|original|near-duplicates|ranking|replication|ablation|budget"
+BLOCKS = "claims|steps|all steps|original|near-duplicates|ranking|replication|ablation|budget|speed"
 TABLES = re.compile(rf"(<!-- ({BLOCKS}) -->\n).*?(<!-- end -->)", re.DOTALL)
 CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
 CONSOLE = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
@@ -55,6 +55,7 @@ def filled(text: str, root: Path) -> str:
         "replication": _replication,
         "ablation": _ablation,
         "budget": _budget,
+        "speed": _speed,
         "near-duplicates": _near_duplicates,
     }
     text = TABLES.sub(lambda m: m[1] + made[m[2]](root) + m[3], text)
@@ -301,6 +302,29 @@ def _budget(root: Path) -> str:
         f"{_table(('configuration', 'trainings', 'epochs', 'images seen', 'trainable parameters'), *rows)}\n"
         f"{sum(row[1] for row in trained)} trainings on {n_train:,} images, one per seed. Images are counted once per "
         "epoch and training.\n"
+    )
+
+
+def _speed(root: Path) -> str:
+    """The rows of the benchmarks that have a target."""
+    record = files.read_json(root / "benchmarks/record.json")
+    machine, rows = record["machine"], [row for row in record["rows"] if row["target"]]
+    found = [
+        (
+            row["what"],
+            f"{row['ours']:.3g} {row['unit']}",
+            f"{row['rival']:.3g} {row['unit']}",
+            f"{row['ratio']:.3f}" + ("" if row["spread"] is None else " ({:.3f} to {:.3f})".format(*row["spread"])),
+            f"{row['target'].replace('<=', 'at most').replace('>=', 'at least')}" + ", missed" * (not row["met"]),
+            str(len(row["rounds"]["ours"])),
+        )
+        for row in rows
+    ]
+    dates = sorted({row["date"] for row in rows})
+    return (
+        f"{_table(('what', 'time or rate', 'of the other', 'ratio (quartiles)', 'target', 'rounds'), *found)}\n"
+        f"Medians of the rounds, in which the two take turns; {machine['processor']} with {machine['cores']} cores, "
+        f"{' and '.join(dict.fromkeys((dates[0], dates[-1])))}.\n"
     )
 
 
