@@ -117,7 +117,7 @@ def test_network_with_another_output_than_linear_is_refused(activation):
 
 
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}, NESTEROV], ids=["plain", "momentum", "nesterov"])
-def test_update_in_pieces_has_the_same_bits(monkeypatch, settings):
+def test_update_in_pieces_is_bit_identical(monkeypatch, settings):
     x, y = data(50, torch.float32)
     whole, pieces = (network(dtype=torch.float32) for _ in range(2))
     order, lr = torch.arange(50), rates(50, 16)
