@@ -131,6 +131,13 @@ def test_features_are_the_backbones_of_normalised_images():
     assert features.std(0).max() > 0.1
 
 
+def test_frozen_convolutions_pad_their_inputs_themselves():
+    paddings = [m.padding for m in transfer.feature_extractor(LITE0, 64).modules() if isinstance(m, nn.ZeroPad2d)]
+    # Those of stride 2 need one row and column more after the image than before it, which they cannot add.
+    assert len(paddings) == 5
+    assert all(len({*padding}) == 2 for padding in paddings)
+
+
 def test_features_do_not_depend_on_the_number_of_threads():
     threads = torch.get_num_threads()
     found = []
