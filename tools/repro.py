@@ -1,8 +1,8 @@
 """Run the pipeline, several stages at once: ``make repro``, or ``make repro JOBS=n``.
 
 DVC runs one stage after another, and most stages use one core.  Here a stage starts as soon as all that it depends on
-has ended and a core is free; of several, the one with the most work from it to the end of the pipeline.  Results are
-the same, to the bit.
+has ended and a core is free; of several, the one with the most work from it to the end of the pipeline, or else the one
+that most stages wait for.  Results are the same, to the bit.
 """
 
 import argparse
@@ -96,6 +96,7 @@ def run_all(
         run: runs a stage on a number of cores, and returns whether it succeeded.
     """
     way, total = ways(stages, work), sum(work.values())
+    after = {stage: len(to_run(stages, [stage])) for stage in stages}
     sorter = TopologicalSorter(stages)
     sorter.prepare()
     ready: list[str] = []
@@ -104,7 +105,7 @@ def run_all(
     free = cores
     with ThreadPoolExecutor(jobs) as pool:
         while running or (sorter.is_active() and not failed):
-            ready = sorted([*ready, *sorter.get_ready()], key=lambda stage: -way[stage])
+            ready = sorted([*ready, *sorter.get_ready()], key=lambda stage: (-way[stage], -after[stage]))
             while ready and free and len(running) < jobs and not failed:
                 stage = ready.pop(0)
                 # A stage that would outlast the others gets more than one core.

@@ -114,6 +114,14 @@ def test_the_longest_starts_first_and_the_next_on_a_free_core(start):
     assert machine.finish() == ([], 0)
 
 
+def test_of_equal_ways_the_one_that_most_wait_for_starts_first(start):
+    stages = {"a": set(), "b": set(), "after a": {"a"}, "after b": {"b"}, "also after b": {"b"}}
+    machine = start(dict.fromkeys(stages, 1), 1, stages=stages)
+    assert machine.next() == {("b", 1)}
+    machine.end("b", success=False)
+    assert machine.finish() == (["b"], 0)
+
+
 @pytest.mark.parametrize(
     ("work", "cores", "jobs", "started"),
     [
