@@ -57,3 +57,7 @@ def test_training_alone_is_faster_on_more_cores(monkeypatch, cores, of_training)
     graph = {"a": set(), "b": {"a"}, "train@c": {"a"}, "d": {"train@c"}}
     assert pipeline.scheduled(graph, TIMELINE, cores, n_seeds=3) > 0
     assert sorted(slept) == [seconds / pipeline.FASTER for seconds in sorted([10, 30, of_training, 4])]
+
+
+def test_more_seeds_make_training_longer_and_nothing_else():
+    assert pipeline.longer(TIMELINE, 2) == TIMELINE | {"train@c": Ran(1, 10, 40)}
