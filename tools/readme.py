@@ -312,8 +312,7 @@ def _speed(root: Path) -> str:
     found = [
         (
             row["what"],
-            f"{row['ours']:.3g} {row['unit']}",
-            f"{row['rival']:.3g} {row['unit']}",
+            *(f"{number:{'.3g' if number < 1000 else '.0f'}} {row['unit']}" for number in (row["ours"], row["rival"])),
             f"{row['ratio']:.3f}" + ("" if row["spread"] is None else " ({:.3f} to {:.3f})".format(*row["spread"])),
             f"{row['target'].replace('<=', 'at most').replace('>=', 'at least')}" + ", missed" * (not row["met"]),
             str(len(row["rounds"]["ours"])),
@@ -321,10 +320,13 @@ def _speed(root: Path) -> str:
         for row in rows
     ]
     dates = sorted({row["date"] for row in rows})
+    computed = next(row["computed"] for row in rows if "computed" in row)
+    minutes = ", ".join(f"{seconds / 60:.0f} min on {cores.split()[0]}" for cores, seconds in computed.items())
     return (
         f"{_table(('what', 'time or rate', 'of the other', 'ratio (quartiles)', 'target', 'rounds'), *found)}\n"
         f"Medians of the rounds, in which the two take turns; {machine['processor']} with {machine['cores']} cores, "
-        f"{' and '.join(dict.fromkeys((dates[0], dates[-1])))}.\n"
+        f"{' and '.join(dict.fromkeys((dates[0], dates[-1])))}.\n\n"
+        f"By the number of cores, and computed from the times of the stages, the default run takes {minutes}.\n"
     )
 
 
