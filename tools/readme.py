@@ -321,12 +321,14 @@ def _speed(root: Path) -> str:
     ]
     dates = sorted({row["date"] for row in rows})
     computed = next(row["computed"] for row in rows if "computed" in row)
-    minutes = ", ".join(f"{seconds / 60:.0f} min on {cores.split()[0]}" for cores, seconds in computed.items())
+    minutes = ", ".join(
+        f"{seconds / 60:.0f} min on {cores.removesuffix(' cores')}" for cores, seconds in computed.items()
+    )
     return (
         f"{_table(('what', 'time or rate', 'of the other', 'ratio (quartiles)', 'target', 'rounds'), *found)}\n"
         f"Medians of the rounds, in which the two take turns; {machine['processor']} with {machine['cores']} cores, "
         f"{' and '.join(dict.fromkeys((dates[0], dates[-1])))}.\n\n"
-        f"By the number of cores, and computed from the times of the stages, the default run takes {minutes}.\n"
+        f"Time of the default run by number of cores, computed from the times of its stages: {minutes}.\n"
     )
 
 

@@ -169,7 +169,8 @@ def _fold(module: nn.Module) -> None:
     """Make the backbone faster; it stays the same function.
 
     Each batch normalisation becomes part of the convolution before it (Jacob et al., "Quantization and training of
-    neural networks", 2018, section 3.2), activations overwrite their inputs, and no input is copied to be padded.
+    neural networks", 2018, section 3.2), activations overwrite their inputs, and a convolution that pads its input
+    alike on all sides does so itself, without a copy.
     """
     for (name, layer), (next_name, following) in pairwise(list(module.named_children())):
         if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
