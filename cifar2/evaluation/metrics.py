@@ -18,11 +18,13 @@ DRAWS = 1000
 class Statistic(NamedTuple):
     """A statistic of one model, and the contribution of each of N examples to it.
 
-    The contributions are such that the uncertainty of their mean is that of the statistic.
+    The contributions are such that the uncertainty of their mean is that of the statistic.  A fraction has its counts
+    too: how many, of how many.
     """
 
     value: float
     contributions: Tensor
+    counts: tuple[int, int] | None = None
 
 
 def measure(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
@@ -34,7 +36,8 @@ def measure(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str,
         classes: the names of the labels.
 
     Returns:
-        ``n``, the number of examples; ``accuracy``; ``roc_auc`` (the second class against the first, or with more
+        ``n``, the number of examples; ``accuracy``; ``balanced_accuracy``, the mean recall of the classes, if they
+        differ in size; ``roc_auc`` (the second class against the first, or with more
         classes the mean over each class against the rest); ``calibration_error``, and ``calibration_error_if_perfect``,
         the mean that a perfectly calibrated classifier with the same confidences would have, above 0 by chance alone;
         ``per_class``, a list of class name, precision, recall and F1; ``confusion_matrix`` (rows true, columns
@@ -46,6 +49,7 @@ def measure(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str,
     by_seed = [
         {
             "accuracy": accuracy(p, labels),
+            **({"balanced_accuracy": balanced_accuracy(p, labels)} if len(set(labels.bincount().tolist())) > 1 else {}),
             "roc_auc": roc_auc(p, labels),
             "calibration_error": calibration_error(p, labels),
         }
@@ -69,14 +73,14 @@ def over_seeds(statistics: Sequence[Statistic]) -> dict[str, Any]:
 
     Returns:
         ``mean``; ``std``, the standard deviation over the seeds, None for one; ``ci95``, the 95 % interval of the mean,
-        cut off at 0 and 1; ``kind``, of this interval: t over seeds and examples (see ``uncertainty``), or for the
-        accuracy of a single model, whose contributions are whether each prediction is correct, Wilson's; ``of_seeds``.
+        cut off at 0 and 1; ``kind``, of this interval: t over seeds and examples (see ``uncertainty``), or for a
+        fraction of a single model Wilson's; ``of_seeds``.
     """
     values = [statistic.value for statistic in statistics]
     mean = fmean(values)
     contributions = torch.stack([statistic.contributions for statistic in statistics])
-    if len(values) == 1 and contributions.dtype == torch.bool:
-        interval = wilson_interval(int(contributions.sum()), contributions.numel())
+    if len(values) == 1 and statistics[0].counts:
+        interval = wilson_interval(*statistics[0].counts)
         kind = "Wilson, over images"
     else:
         low, high = estimate(contributions)._replace(mean=mean).interval()
@@ -89,7 +93,14 @@ def over_seeds(statistics: Sequence[Statistic]) -> dict[str, Any]:
 def accuracy(probabilities: Tensor, labels: Tensor) -> Statistic:
     """The fraction of correct predictions."""
     correct = probabilities.argmax(1) == labels
-    return Statistic(correct.double().mean().item(), correct)
+    return Statistic(correct.double().mean().item(), correct, (int(correct.sum()), len(labels)))
+
+
+def balanced_accuracy(probabilities: Tensor, labels: Tensor) -> Statistic:
+    """The mean over the classes of the fraction of correct predictions, which is the recall."""
+    counts = labels.bincount()
+    correct = (probabilities.argmax(1) == labels).double() * (len(labels) / (len(counts) * counts))[labels]
+    return Statistic(correct.mean().item(), correct)
 
 
 def roc_auc(probabilities: Tensor, labels: Tensor) -> Statistic:
@@ -100,8 +111,7 @@ def roc_auc(probabilities: Tensor, labels: Tensor) -> Statistic:
     """
     n_classes = probabilities.shape[1]
     areas = [_area(probabilities[:, i], labels == i) for i in ([1] if n_classes == 2 else range(n_classes))]
-    values, contributions = zip(*areas, strict=True)
-    return Statistic(fmean(values), torch.stack(contributions).mean(0))
+    return Statistic(fmean(a.value for a in areas), torch.stack([a.contributions for a in areas]).mean(0))
 
 
 def _area(scores: Tensor, positive: Tensor) -> Statistic:
@@ -138,15 +148,22 @@ def class_metrics(matrix: Tensor, labels: Tensor, predicted: Tensor) -> list[dic
     """
     whole = _precision_recall_f1(matrix)
     # Without an example, its cell of the matrix is smaller by one; all examples of a cell are alike.
-    cells = [(t, p) for t in range(len(matrix)) for p in range(len(matrix))]
-    smaller = {cell: matrix.clone() for cell in cells}
-    for cell, changed in smaller.items():
-        changed[cell] -= 1
-    by_cell = torch.stack([torch.stack(_precision_recall_f1(smaller[cell])) for cell in cells])
-    without = by_cell[labels * len(matrix) + predicted]  # N x metric x class
+    cells, of_example = torch.unique(labels * len(matrix) + predicted, return_inverse=True)
+    by_cell = []
+    for cell in cells:
+        smaller = matrix.clone()
+        smaller.view(-1)[cell] -= 1
+        by_cell.append(torch.stack(_precision_recall_f1(smaller)))
+    without = torch.stack(by_cell)[of_example]  # N x metric x class
+    # Precision and recall are fractions, of what was predicted and of what there is.
+    of = (matrix.sum(0).tolist(), matrix.sum(1).tolist(), [0] * len(matrix))
     return [
         {
-            key: Statistic(whole[k][i].item(), pseudo_values(whole[k][i].item(), without[:, k, i]))
+            key: Statistic(
+                whole[k][i].item(),
+                pseudo_values(whole[k][i].item(), without[:, k, i]),
+                (int(matrix[i, i]), of[k][i]) if of[k][i] else None,
+            )
             for k, key in enumerate(("precision", "recall", "f1"))
         }
         for i in range(len(matrix))

@@ -19,15 +19,26 @@ with tempfile.TemporaryDirectory() as os.environ["MPLCONFIGDIR"]:
     import matplotlib as mpl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import fontManager, get_font
 del os.environ["MPLCONFIGDIR"]
 
 # The other modules take matplotlib from here, so that it is never imported without this set-up.
-__all__ = ["Axes", "Figure", "image_grid", "mpl", "write"]
+__all__ = ["Axes", "Figure", "image_grid", "mpl", "short", "write"]
 
 mpl.rcdefaults()  # a user's own matplotlibrc would change the bytes
 mpl.rcParams.update(
     {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.alpha": 0.3}
 )
+# Characters of a name.
+LONGEST = 20
+
+
+def short(classes: Sequence[str]) -> list[str]:
+    """The names of classes for a figure: shortened, and by number where the font lacks a character."""
+    known = get_font(fontManager.findfont("DejaVu Sans")).get_charmap()
+    names = [f"class {i}" if any(ord(c) not in known for c in name) else name for i, name in enumerate(classes)]
+    # Between two dollar signs matplotlib reads a formula.
+    return [(f"{n[: LONGEST - 1]}…" if len(n) > LONGEST else n).replace("$", r"\$") for n in names]
 
 
 def image_grid(

@@ -4,28 +4,31 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from cifar2.figures.canvas import Figure
+from cifar2.figures.canvas import Figure, short
 from cifar2.figures.colours import BLUE, CHANNELS
+
+# Classes with images in the figure.
+MOST = 10
 
 
 def samples(images: Tensor, normalised: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
-    """The first images of each class before and after normalisation, and histograms of their values.
+    """The first images of the first classes before and after normalisation, and histograms of all values.
 
     Args:
-        images: uint8, N x 3 x 32 x 32.
+        images: uint8, N x 3 x H x W.
         normalised: the same images, normalised.
         labels: N.
         classes: the name of each label.
     """
-    columns = 8
+    columns, n_classes = 8, min(MOST, len(classes))
     low, high = normalised.min().item(), normalised.max().item()
     shown = (normalised - low) / (high - low)
-    figure = Figure((9, 2.3 * len(classes) + 3), layout="constrained")
-    rows = figure.add_gridspec(2, 1, height_ratios=[2.3 * len(classes), 2.7])
+    figure = Figure((9, 2.3 * n_classes + 3), layout="constrained")
+    rows = figure.add_gridspec(2, 1, height_ratios=[2.3 * n_classes, 2.7])
     top, bottom = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
 
-    grid = top.subplots(2 * len(classes), columns, squeeze=False)
-    for label, name in enumerate(classes):
+    grid = top.subplots(2 * n_classes, columns, squeeze=False)
+    for label, name in enumerate(short(classes[:n_classes])):
         indices = (labels == label).nonzero().squeeze(1)[:columns].tolist()
         for row, (source, when) in enumerate(((images, "original"), (shown, "normalised")), 2 * label):
             for axes, index in zip(grid[row], indices, strict=False):
@@ -61,13 +64,15 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     figure = Figure((11, 1 + 0.3 * n_classes) if many else (8, 3.8), layout="constrained")
     panels = figure.subplots(1, len(counts), sharey=many)
     for axes, (split, by_class) in zip(panels, counts.items(), strict=True):
-        total = sum(by_class.values())
+        total, names = sum(by_class.values()), short(list(by_class))
         if many:
-            bars = axes.barh(list(by_class), list(by_class.values()), color=BLUE, height=0.6)
+            bars = axes.barh(range(n_classes), list(by_class.values()), color=BLUE, height=0.6)
+            axes.set_yticks(range(n_classes), names)
             axes.bar_label(bars, [f"{n:,} ({n / total:.1%})" for n in by_class.values()], padding=3)
             axes.set(xlabel="images", xmargin=0.4)
         else:
-            bars = axes.bar(list(by_class), list(by_class.values()), color=BLUE, width=0.6)
+            bars = axes.bar(range(n_classes), list(by_class.values()), color=BLUE, width=0.6)
+            axes.set_xticks(range(n_classes), names)
             axes.bar_label(bars, [f"{n:,}\n{n / total:.1%}" for n in by_class.values()], padding=2)
             axes.margins(y=0.2)
         axes.set_title(f"{split}: {total:,} images")

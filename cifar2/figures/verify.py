@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from cifar2.figures.canvas import Figure
+from cifar2.figures.canvas import Figure, short
 from cifar2.figures.colours import BLUE, ORANGE
 from cifar2.gradcheck import Case, Errors
+
+# Classes with a name in the figure, and with a number too.
+MOST, FEW = 10, 3
 
 
 def gradient_errors(results: Sequence[tuple[Case, Errors]], tolerances: Errors) -> Figure:
@@ -38,7 +41,7 @@ def untrained(image: Tensor, a: Mapping[int, Tensor], probabilities: Mapping[str
     """One image, the activations of each hidden layer for it, and the predicted probabilities.
 
     Args:
-        image: uint8, 3 x 32 x 32.
+        image: uint8, 3 x H x W.
         a: for each hidden layer the activations, one per unit.
         probabilities: by class.
         label: the class of the image.
@@ -56,8 +59,13 @@ def untrained(image: Tensor, a: Mapping[int, Tensor], probabilities: Mapping[str
     for axes in (first, *hidden):
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    bars = last.bar(list(probabilities), list(probabilities.values()), color=BLUE, width=0.6)
-    last.bar_label(bars, [f"{p:.3f}" for p in probabilities.values()], padding=2)
+    names = short(list(probabilities))
+    bars = last.bar(range(len(names)), list(probabilities.values()), color=BLUE, width=0.6)
     last.set(title="predicted\nprobabilities", ylim=(0, 1))
-    last.tick_params("x", rotation=0 if len(probabilities) < 4 else 90)
+    if len(names) > MOST:
+        last.set(xticks=[], xlabel=f"{len(names)} classes")
+    else:
+        last.set_xticks(range(len(names)), names, rotation=0 if len(names) <= FEW else 90)
+    if len(names) <= FEW:
+        last.bar_label(bars, [f"{p:.3f}" for p in probabilities.values()], padding=2)
     return figure

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix, roc_curve
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, roc_curve
 
 from cifar2.evaluation import metrics
 from cifar2.evaluation.uncertainty import estimate, wilson_interval
@@ -25,6 +25,17 @@ def logits(*probabilities):
 def means(result):
     """Each metric's mean over the seeds."""
     return {key: value["mean"] for key, value in result.items() if isinstance(value, dict) and "mean" in value}
+
+
+def test_balanced_accuracy_is_scikit_learns_where_classes_differ():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0] * 30 + [1] * 15 + [2] * 5)
+    logits = torch.randn(2, 50, 3, generator=generator)
+    found = metrics.measure(logits, labels, "abc")["balanced_accuracy"]
+    expected = [balanced_accuracy_score(labels, of_seed.argmax(1)) for of_seed in logits]
+    assert found["of_seeds"] == pytest.approx(expected)
+    assert found["ci95"][0] < found["mean"] < found["ci95"][1]
+    assert "balanced_accuracy" not in metrics.measure(logits[:, 20:40, :2], labels[20:40], "ab")
 
 
 def test_metrics_of_two_classes_counted_by_hand():
@@ -150,6 +161,9 @@ def test_metrics_of_any_predictions_match_plain_counting(n_classes, data):
         assert row["class"] == names[i]
         assert row["precision"]["mean"] == pytest.approx(correct[i] / n_predicted if n_predicted else 0)
         assert row["recall"]["mean"] == pytest.approx(correct[i] / n_labels)
+        assert row["recall"]["ci95"] == wilson_interval(correct[i], n_labels)
+        if n_predicted:
+            assert row["precision"]["ci95"] == wilson_interval(correct[i], n_predicted)
         assert row["f1"]["mean"] == pytest.approx(2 * correct[i] / (n_predicted + n_labels))
     scores = logits(p)[0].softmax(1)  # as rounded as those that are measured
     areas = [pairs_in_order(scores[:, i].tolist(), (labels == i).tolist()) for i in range(n_classes)]

@@ -1,9 +1,13 @@
 import io
+import itertools
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.image
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from cifar2.figures import canvas
 from tests.conftest import ROOT
@@ -12,6 +16,19 @@ from tests.conftest import ROOT
 def texts(figure: Figure) -> str:
     """Every text of ``figure``, one per line."""
     return "\n".join(text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text")))
+
+
+def assert_readable(figure: Figure) -> None:
+    """Texts with letters or a per cent sign do not overlap, and none leaves the figure at its sides."""
+    figure.savefig(io.BytesIO())
+    # Matplotlib keeps ticks beyond the ends of an axis and does not draw them.
+    visible = (text for text in figure.findobj(Text) if text.get_visible())
+    shown = [text for text in visible if re.search(r"[a-z]|%", text.get_text())]
+    boxes = [text.get_window_extent() for text in shown]
+    for (a, one), (b, other) in itertools.combinations(zip(shown, boxes, strict=True), 2):
+        assert not one.overlaps(other), (a.get_text(), b.get_text())
+    edge = figure.bbox
+    assert all(edge.x0 <= box.x0 and box.x1 <= edge.x1 for box in boxes)
 
 
 def test_a_figure_has_reproducible_bytes_and_names_no_software(tmp_path):
@@ -30,3 +47,20 @@ def test_the_backend_of_a_notebook_is_ignored(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     code = "from cifar2.figures import canvas; canvas.Figure().subplots()"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_name_without_glyphs_is_a_number_and_a_long_one_is_cut():
+    names = ["cat", "кот", "猫", "a $name$", "a name of thirty characters, no"]
+    assert canvas.short(names) == ["cat", "кот", "class 2", r"a \$name\$", "a name of thirty ch…"]
+
+
+def test_dollar_signs_in_a_name_are_no_formula(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plain, escaped = (canvas.Figure((2, 2)) for _ in range(2))
+    plain.text(0.1, 0.5, "$x$ to $y$", parse_math=False)
+    escaped.text(0.1, 0.5, canvas.short(["$x$ to $y$"])[0])
+    contents = []
+    for figure in (plain, escaped):
+        canvas.write(Path("figure.png"), figure)
+        contents.append(Path("figure.png").read_bytes())
+    assert contents[0] == contents[1]

@@ -3,13 +3,19 @@ import torch
 
 from cifar2.figures import evaluate
 from tests.conftest import random_split
-from tests.figures.test_canvas import texts
+from tests.figures.test_canvas import assert_readable, texts
 
 
 def test_the_confusion_matrix_shows_counts_and_fractions():
     shown = texts(evaluate.confusion([[862, 138], [175, 825]], ("airplane", "bird"), "2,000 test images"))
     for text in ("862\n86.2%", "175\n17.5%", "2,000 test images", "predicted", "true"):
         assert text in shown
+
+
+@pytest.mark.parametrize("n", [2, 4, 5, 10, 20, 21, 100])
+def test_texts_of_a_confusion_matrix_do_not_overlap(n):
+    matrix = [[1000 if i == j else 100 for j in range(n)] for i in range(n)]
+    assert_readable(evaluate.confusion(matrix, [f"class number {i}" for i in range(n)], "title"))
 
 
 @pytest.mark.parametrize("n", [0, 1, 7])

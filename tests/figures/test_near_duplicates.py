@@ -23,7 +23,7 @@ def test_near_duplicates_are_drawn_side_by_side_with_classes(n):
         assert torch.equal(pixels[:, :, :32], test.x[i])
         assert torch.equal(pixels[:, :, -32:], train.x[n - 1 - i])
         assert axes.get_title() == test.classes[test.labels[i]]
-    assert f"{n} of 1,200 test images (left) with a near-duplicate in CIFAR-10's training set" in texts(figure)
+    assert f"{n} of 1,200 test images (left) with a near-duplicate in the training or validation set" in texts(figure)
 
 
 def test_the_least_similar_of_many_near_duplicates_are_drawn(monkeypatch):
@@ -33,5 +33,11 @@ def test_the_least_similar_of_many_near_duplicates_are_drawn(monkeypatch):
     shown = [torch.from_numpy(axes.images[0].get_array().data) for axes in figure.axes if axes.images]
     assert len(shown) == 3
     assert all(torch.equal(pixels.permute(2, 0, 1)[:, :, :32], test.x[i]) for i, pixels in enumerate(shown, 2))
-    title = "5 of 8 test images (left) with a near-duplicate in CIFAR-10's training set; the 3 least similar"
+    title = "5 of 8 test images (left) with a near-duplicate in the training or validation set; the 3 least similar"
     assert title in texts(figure)
+
+
+def test_without_a_search_the_figure_says_so():
+    figure = near_duplicates.gallery(random_split(8, 1), random_split(8, 0), None)
+    assert not any(axes.images for axes in figure.axes)
+    assert "data.near_duplicates is false: no search for near-duplicates" in texts(figure)

@@ -1,15 +1,12 @@
-import io
-import itertools
-import re
-
 import pytest
-from matplotlib.text import Text
 
 from cifar2.dataset import cifar10
 from cifar2.dataset.examples import normalise
 from cifar2.figures import prepare
 from tests.conftest import random_split
-from tests.figures.test_canvas import texts
+from tests.figures.test_canvas import assert_readable, texts
+
+CLASSES = [*(cifar10.CLASSES[:n] for n in (2, 3, 4, 10)), tuple(f"class number {i}" for i in range(100))]
 
 
 @pytest.mark.parametrize("classes", [("airplane", "bird"), ("cat", "dog", "frog", "ship")])
@@ -35,16 +32,16 @@ def test_the_class_distribution_shows_counts_and_fractions():
         assert text in shown
 
 
-@pytest.mark.parametrize("classes", [cifar10.CLASSES[:n] for n in (2, 3, 4, 10)], ids=len)
+@pytest.mark.parametrize("classes", CLASSES, ids=len)
 def test_texts_of_the_class_distribution_do_not_overlap(classes):
     counts = {name: dict.fromkeys(classes, n) for name, n in (("train", 4518), ("val", 502), ("test", 1000))}
-    figure = prepare.class_distribution(counts)
-    figure.savefig(io.BytesIO())
-    # Matplotlib keeps ticks beyond the ends of an axis and does not draw them.
-    visible = (text for text in figure.findobj(Text) if text.get_visible())
-    shown = [text for text in visible if re.search(r"[a-z]|%", text.get_text())]
-    boxes = [text.get_window_extent() for text in shown]
-    for (a, one), (b, other) in itertools.combinations(zip(shown, boxes, strict=True), 2):
-        assert not one.overlaps(other), (a.get_text(), b.get_text())
-    edge = figure.bbox
-    assert all(edge.x0 <= box.x0 and box.x1 <= edge.x1 for box in boxes)
+    assert_readable(prepare.class_distribution(counts))
+
+
+def test_samples_of_many_classes_are_those_of_the_first_ten():
+    classes = tuple(f"class number {i}" for i in range(100))
+    split = random_split(300, 0, classes)
+    figure = prepare.samples(split.x, normalise(split.x, [0.5] * 3, [0.5] * 3), split.labels, classes)
+    shown = texts(figure)
+    assert "class number 9\noriginal" in shown
+    assert "class number 10\noriginal" not in shown

@@ -1,8 +1,9 @@
+import pytest
 import torch
 
 from cifar2.figures import verify
 from cifar2.gradcheck import Case, Errors
-from tests.figures.test_canvas import texts
+from tests.figures.test_canvas import assert_readable, texts
 
 
 def test_gradient_errors_show_each_group_and_both_tolerances():
@@ -24,3 +25,10 @@ def test_untrained_network_is_drawn_layer_by_layer():
         assert text in shown
     drawn = figure.axes[1].images[0].get_array().compressed()
     assert drawn.tolist() == [0, 1, 0, 2, 0]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 10, 100])
+def test_texts_of_an_untrained_network_do_not_overlap(n):
+    image = torch.full((3, 32, 32), 200, dtype=torch.uint8)
+    probabilities = {f"class number {i}": 1 / n for i in range(n)}
+    assert_readable(verify.untrained(image, {1: torch.zeros(5)}, probabilities, "class number 0"))
