@@ -100,4 +100,5 @@ lock: install  ## pin every dependency again (UPGRADE=--upgrade for the newest)
 	cd $(VENV)/lock && $(COMPILE)/requirements-uv.txt --group uv
 
 clean:  ## delete the environment and the downloads, checkpoints and trials (DVC's cache stays)
-	rm -rf $(VENV) data/raw .checkpoints .sweep
+	rm -rf $(VENV) .checkpoints .sweep
+	git clean -fdXq data/raw

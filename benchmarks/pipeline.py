@@ -80,7 +80,7 @@ def _default_run(folder: Path, commit: str) -> float:
     shutil.rmtree(folder)
     run(["git", "clone", "--quiet", str(ROOT), str(folder)], ROOT)
     run(["git", "checkout", "--quiet", commit], folder)
-    shutil.copytree(ROOT / "data/raw", folder / "data/raw")
+    shutil.copytree(ROOT / "data/raw", folder / "data/raw", dirs_exist_ok=True)
     command = [sys.executable, "-m", "tools.repro", "--jobs", str(joblib.cpu_count())]  # the default of both
     # The stages of the old commit import what is installed, unless told otherwise.
     variables = os.environ | {"PYTHONPATH": str(folder)}

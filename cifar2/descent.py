@@ -37,18 +37,27 @@ class Descent(Protocol):
         """Continue from a result of :meth:`state`."""
 
 
-def by_backpropagation(model: nn.Module, y: Tensor, y_pred: Tensor, label_smoothing: float) -> None:
+def by_backpropagation(
+    model: nn.Module, y: Tensor, y_pred: Tensor, label_smoothing: float, class_weights: Tensor | None
+) -> None:
     """Set the gradient of each parameter of a ``MyNet`` with linear output, without autograd."""
     network = cast(MyNet, model)
-    backpropagation(network, smooth_labels(y, y_pred.shape[1], label_smoothing, y_pred.dtype), y_pred, "cross_entropy")
+    y_true = smooth_labels(y, y_pred.shape[1], label_smoothing, y_pred.dtype, class_weights)
+    backpropagation(network, y_true, y_pred, "cross_entropy")
     for parameter, gradient in zip(network.parameters(), gradients(network), strict=True):
         parameter.grad = gradient
 
 
-def by_autograd(model: nn.Module, y: Tensor, y_pred: Tensor, label_smoothing: float) -> None:
+def by_autograd(
+    model: nn.Module, y: Tensor, y_pred: Tensor, label_smoothing: float, class_weights: Tensor | None
+) -> None:
     """Set the gradient of each parameter of any network, with autograd."""
     model.zero_grad()
-    cross_entropy(y_pred, y, label_smoothing=label_smoothing).backward()  # type: ignore[no-untyped-call]
+    if class_weights is None:
+        loss = cross_entropy(y_pred, y, label_smoothing=label_smoothing)
+    else:  # PyTorch's mean would divide by the weights of this batch
+        loss = cross_entropy(y_pred, y, class_weights, reduction="sum", label_smoothing=label_smoothing) / len(y)
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 class GradientDescent:
@@ -61,7 +70,7 @@ class GradientDescent:
         set_gradients: ``by_backpropagation`` or ``by_autograd``.
         batch_size: examples per step; the last step of an epoch takes the rest.
         momentum, weight_decay, nesterov: as in ``SGD``.
-        label_smoothing: as in ``losses.smooth_labels``.
+        label_smoothing, class_weights: as in ``losses.smooth_labels``.
         augment: changes the inputs of a batch before each step.
     """
 
@@ -70,17 +79,18 @@ class GradientDescent:
         model: nn.Module,
         x: Tensor,
         y: Tensor,
-        set_gradients: Callable[[nn.Module, Tensor, Tensor, float], None],
+        set_gradients: Callable[[nn.Module, Tensor, Tensor, float, Tensor | None], None],
         batch_size: int,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
         label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.model, self.x, self.y = model, x, y
         self.set_gradients, self.batch_size = set_gradients, batch_size
-        self.label_smoothing, self.augment = label_smoothing, augment
+        self.label_smoothing, self.class_weights, self.augment = label_smoothing, class_weights, augment
         self.sgd = SGD(model.parameters(), 0.0, momentum, weight_decay, nesterov)
 
     def epoch(self, order: Tensor, learning_rates: Sequence[float]) -> Tensor:
@@ -89,7 +99,7 @@ class GradientDescent:
         for batch, lr in zip(torch.split(order, self.batch_size), learning_rates, strict=True):
             x = self.augment(self.x[batch]) if self.augment else self.x[batch]
             y_pred = self.model(x)
-            self.set_gradients(self.model, self.y[batch], y_pred, self.label_smoothing)
+            self.set_gradients(self.model, self.y[batch], y_pred, self.label_smoothing, self.class_weights)
             self.sgd.param_groups[0]["lr"] = lr
             self.sgd.step()
             outputs.append(y_pred.detach())

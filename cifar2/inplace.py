@@ -52,6 +52,7 @@ class _Buffers(NamedTuple):
     """Everything that a step on a batch of N examples writes, except parameters and velocities."""
 
     targets: Tensor  # N x classes, 1 at the label
+    totals: Tensor | None  # N x 1, the sum of each row of targets; None if it is 1
     probabilities: Tensor  # N x classes
     a: list[Tensor]  # a[l] before dropout, N x n_l[l], for l = 0..L-1
     masks: dict[int, Tensor]  # dropout's factors: zeros and 1 / (1 - dropout), N x n_l[l], for l = 1..L-1
@@ -69,7 +70,7 @@ class InPlace:
         y: their labels, N.
         batch_size: examples per step; the last step of an epoch takes the rest.
         momentum, weight_decay, nesterov: as in ``sgd.SGD``.
-        label_smoothing: as in ``losses.smooth_labels``.
+        label_smoothing, class_weights: as in ``losses.smooth_labels``.
         augment: changes the images of a batch before each step.
         dtype: number format of the matrix products; default: that of the parameters.
 
@@ -87,6 +88,7 @@ class InPlace:
         weight_decay: float = 0.0,
         nesterov: bool = False,
         label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -120,12 +122,14 @@ class InPlace:
         self.weight_sums, self.bias_sums = _by_layer(self.g, shapes)
 
         self.x = x if augment else x.flatten(1).to(dtype)
-        self.targets = smooth_labels(y, n_l[-1], label_smoothing, self.p.dtype)
+        self.targets = smooth_labels(y, n_l[-1], label_smoothing, self.p.dtype, class_weights)
+        self.totals = None if class_weights is None else self.targets.sum(1, keepdim=True)
         self.outputs = self.w.new_empty(len(y), n_l[-1])
         a = [self.w.new_empty(batch_size, n) for n in n_l[:-1]]
         hidden = range(1, self.L)
         largest = _Buffers(
             targets=self.targets.new_empty(batch_size, n_l[-1]),
+            totals=None if self.totals is None else self.totals.new_empty(batch_size, 1),
             probabilities=self.targets.new_empty(batch_size, n_l[-1]),
             a=a,
             masks={l: self.targets.new_empty(batch_size, n_l[l]) for l in hidden} if self.dropout else {},
@@ -153,7 +157,7 @@ class InPlace:
         self.v.copy_(state["velocity"])
 
     def _step(self, batch: Tensor, outputs: Tensor, lr: float) -> None:
-        targets, probabilities, a, masks, read, delta, ones = self.buffers[len(batch)]
+        targets, totals, probabilities, a, masks, read, delta, ones = self.buffers[len(batch)]
         if self.augment is None:
             torch.index_select(self.x, 0, batch, out=a[0])
         else:
@@ -172,6 +176,8 @@ class InPlace:
         torch.addmm(self.biases[self.L], read[self.L - 1], self.weights[self.L].t(), out=outputs)
 
         torch.softmax(outputs, 1, probabilities.dtype, out=probabilities)
+        if self.totals is not None:
+            probabilities.mul_(torch.index_select(self.totals, 0, batch, out=totals))
         torch.sub(probabilities, targets, out=delta[self.L])
         beta, alpha = 0.0 if self.converts else self.momentum, 1 / len(batch)
         for l in range(self.L, 0, -1):
@@ -209,9 +215,10 @@ def _by_layer(vector: Tensor, shapes: Sequence[torch.Size]) -> tuple[dict[int, T
 
 def _first(buffers: _Buffers, n: int) -> _Buffers:
     """The first ``n`` rows of each buffer, for a batch of ``n`` examples."""
-    targets, probabilities, a, masks, read, delta, ones = buffers
+    targets, totals, probabilities, a, masks, read, delta, ones = buffers
     return _Buffers(
         targets[:n],
+        None if totals is None else totals[:n],
         probabilities[:n],
         [t[:n] for t in a],
         {l: t[:n] for l, t in masks.items()},

@@ -1,4 +1,4 @@
-"""The losses with their gradients, and label smoothing.
+"""The losses with their gradients, label smoothing and class weights.
 
 Both losses are scalars and functions of ``(y_true, y_pred)``; their gradients are with respect to ``y_pred``, N x C.
 (Bishop, "Pattern Recognition and Machine Learning", sections 4.3.4 and 5.2.)
@@ -37,15 +37,17 @@ def _targets(y_true: Tensor, y_pred: Tensor) -> Tensor:
 
 
 def _cross_entropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    return (torch.logsumexp(y_pred, 1) - (_probabilities(y_true, y_pred) * y_pred).sum(1)).mean()
+    target = _probabilities(y_true, y_pred)
+    return (torch.logsumexp(y_pred, 1) * target.sum(1) - (target * y_pred).sum(1)).mean()
 
 
 def _cross_entropy_gradient(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    return (torch.softmax(y_pred, 1) - _probabilities(y_true, y_pred)) / len(y_true)
+    target = _probabilities(y_true, y_pred)
+    return (torch.softmax(y_pred, 1) * target.sum(1, keepdim=True) - target) / len(y_true)
 
 
 def _probabilities(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """The target probability of each class: 1 for a label, or as given."""
+    """The target probability of each class, times its weight: 1 for a label, or as given."""
     if y_true.shape == y_pred.shape[:1]:
         return one_hot(y_true, y_pred.shape[1]).to(y_pred.dtype)
     return _of_same_shape(y_true, y_pred)
@@ -61,14 +63,30 @@ LOSSES = {
     # The sum of squared residuals over batch and outputs.  y_true: N x C; N x 1, one target for all outputs of an
     # example, as torch.nn.MSELoss broadcasts it; or N, if C is 1.
     "squared_error": Loss(_squared_error, _squared_error_gradient),
-    # Softmax cross-entropy, the mean over the batch.  y_pred: logits; y_true: N labels, or N x C probabilities.
+    # Softmax cross-entropy, the mean over the batch.  y_pred: logits; y_true: N labels, or N x C probabilities, which
+    # may be weighted (see ``smooth_labels``).
     "cross_entropy": Loss(_cross_entropy, _cross_entropy_gradient),
 }
 
 
-def smooth_labels(y: Tensor, n_classes: int, label_smoothing: float, dtype: torch.dtype) -> Tensor:
+def smooth_labels(
+    y: Tensor, n_classes: int, label_smoothing: float, dtype: torch.dtype, class_weights: Tensor | None = None
+) -> Tensor:
     """Labels as probabilities, N x classes: a fraction of ``label_smoothing`` is spread evenly over all classes.
+
+    With ``class_weights``, one per class, the probability of each class is multiplied by its weight, and so is its part
+    of the cross-entropy, as in ``torch.nn.CrossEntropyLoss``.
 
     Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016, section 7.
     """
-    return one_hot(y, n_classes).to(dtype) * (1 - label_smoothing) + label_smoothing / n_classes
+    probabilities = one_hot(y, n_classes).to(dtype) * (1 - label_smoothing) + label_smoothing / n_classes
+    return probabilities if class_weights is None else probabilities * class_weights.to(dtype)
+
+
+def balanced_weights(y: Tensor) -> Tensor:
+    """Weights with which each class counts as much as any other, float32; their mean over the labels ``y`` is 1.
+
+    King and Zeng, "Logistic regression in rare events data", 2001, section 4.1.
+    """
+    counts = y.bincount()
+    return len(y) / (len(counts) * counts).float()

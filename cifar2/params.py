@@ -14,6 +14,8 @@ from pydantic import (
     PlainValidator,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -22,7 +24,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from cifar2.errors import UserError, did_you_mean
 
-ClassName = Literal["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 Activation = Literal["tanh", "relu", "sigmoid", "identity"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -66,11 +68,52 @@ Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_differ)]
 class Data(_Strict):
     """The images: sources, classes and split."""
 
-    sources: Annotated[list[Literal["folder", "torchvision", "npm"]], Field(min_length=1), AfterValidator(_differ)]
+    sources: Annotated[
+        list[Literal["folder", "torchvision", "npm", "images"]], Field(min_length=1), AfterValidator(_differ)
+    ]
     folder: str
-    classes: Annotated[list[ClassName], Field(min_length=2), AfterValidator(_differ)]
+    classes: Annotated[list[str], Field(min_length=2), AfterValidator(_differ)]
+    image_size: PositiveInt
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
     split_seed: Seed
+    near_duplicates: bool
+    skip_unreadable: bool
+
+    @property
+    def own_images(self) -> bool:
+        """Whether the images are those of a folder per class, not CIFAR-10's."""
+        return self.sources == ["images"]
+
+    @field_validator("sources")
+    @classmethod
+    def _own_images_stand_alone(cls, sources: list[str]) -> list[str]:
+        if "images" in sources and len(sources) > 1:
+            raise ValueError("has images beside others; images stands alone")
+        return sources
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_exist(cls, classes: list[str], info: ValidationInfo) -> list[str]:
+        for name in classes:
+            if "images" not in info.data.get("sources", ()) and name not in CIFAR10:
+                raise ValueError(f"has {name}, which CIFAR-10 lacks{did_you_mean(name, CIFAR10, 'it has')}")
+            if not name or name[0] == "." or "/" in name:
+                raise ValueError(f"has {name!r}, which is no name of a folder of images")
+        return classes
+
+    @field_validator("image_size")
+    @classmethod
+    def _cifar10_has_one_size(cls, size: int, info: ValidationInfo) -> int:
+        if "images" not in info.data.get("sources", ()) and size != 32:
+            raise ValueError(f"must be 32 for CIFAR-10, not {size}")
+        return size
+
+    @model_validator(mode="after")
+    def _some_images_are_to_train_on(self) -> Self:
+        if self.own_images and self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("has val_fraction and test_fraction that leave nothing to train on")
+        return self
 
 
 class Normalise(_Strict):
@@ -147,6 +190,8 @@ class Configuration(_Strict):
     batch_size: PositiveInt | None = None
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     label_smoothing: Fraction = 0.0
+    # Of the loss: equal, or balanced, with which each class counts as much as any other.
+    class_weights: Literal["equal", "balanced"] = Field(default="equal", exclude_if=lambda weights: weights == "equal")
     dropout: Fraction = 0.0
     # Data augmentation: random mirroring, shifts by up to N pixels, color jitter by up to a fraction.
     flip: bool = False

@@ -43,7 +43,12 @@ def sgd_differences(x: Tensor, y: Tensor, n_classes: int, steps: int, seed: int)
 
 def inplace_differences(x: Tensor, y: Tensor, n_l: Sequence[int], activation: str, seed: int) -> dict[str, float]:
     """The result of :func:`inplace_difference` for each variant and with regularisation, by its name."""
-    variants = VARIANTS | {"dropout and label smoothing": VARIANTS["momentum and weight decay"] | REGULARISED}
+    regularised = VARIANTS["momentum and weight decay"] | REGULARISED
+    weights = torch.linspace(0.5, 1.5, n_l[-1])
+    variants = VARIANTS | {
+        "dropout and label smoothing": regularised,
+        "dropout, label smoothing and class weights": regularised | {"class_weights": weights},
+    }
     return {
         f"in place, {name}": inplace_difference(x.double(), y, n_l, activation, 100, 2, seed, **settings)
         for name, settings in variants.items()

@@ -16,9 +16,9 @@ def main() -> None:
     parameters = params.load()
     candidates = {
         name: selection.Candidate(
-            summary.load(Path(f"extended/data/replicated/{name}.safetensors")), parameters.configs[name].label_smoothing
+            summary.load(Path(f"extended/data/replicated/{name}.safetensors")), c.label_smoothing, c.class_weights
         )
-        for name in parameters.extended.replication.configs
+        for name, c in ((name, parameters.configs[name]) for name in parameters.extended.replication.configs)
     }
     # As many seeds as the default pipeline has, drawn from all.
     often = selection.frequencies(candidates, n_seeds=len(parameters.train.seeds))

@@ -44,10 +44,10 @@ def main() -> None:
     logits = torch.stack([inference.logits(network, x, flip_average) for network in networks.values()])
     pairs = files.read_csv(PREPARED / "near_duplicates.csv", ())
     seen = torch.isin(test.index, torch.tensor([int(pair["test_index"]) for pair in pairs]))
-    subsets = [
-        {"images": images, **measure(logits[:, kept], test.labels[kept], classes)}
-        for images, kept in (("all", torch.ones_like(seen)), ("without near-duplicates", ~seen))
-    ]
+    kept = {"all": torch.ones_like(seen)}
+    if seen.any() and test.labels[~seen].bincount(minlength=len(classes)).all():  # of each, for the metrics
+        kept["without near-duplicates"] = ~seen
+    subsets = [{"images": name, **measure(logits[:, k], test.labels[k], classes)} for name, k in kept.items()]
     predicted = logits.argmax(2)
     # Curves and images are of the first seed, which their titles name.
     probabilities = torch.softmax(logits[0].double(), 1)

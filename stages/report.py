@@ -19,6 +19,8 @@ METRICS, FIGURES, MODELS = Path("metrics"), Path("metrics/figures"), Path("data/
 N_UNITS, N_IMAGES = 48, 100
 # The text columns of the tables.
 TEXT = ("class", "configuration", "family", "name")
+# Classes of which the page shows the whole confusion matrix as a table, and those with a ROC curve each.
+N_IN_TABLE, N_CURVES = 20, 10
 IMAGES = ("samples", "near_duplicates", "untrained", "mistakes_final_mlp")
 
 
@@ -30,12 +32,14 @@ def main() -> None:
     evaluated = {name: files.read_tensors(Path(f"data/evaluated/{name}.safetensors")) for name in (*families, "final")}
     final, about = evaluated["final"]
     classes, ranking, curves = about["classes"], rows("ranking"), rows("curves")
+    own_images = parameters.data.own_images
     card, networks, _ = classifier.load(MODELS / "mlp.safetensors")
     mlp = next(iter(networks.values()))
     assert isinstance(mlp, MyNet)  # noqa: S101 (for mypy)
     values = {
         "classes": classes,
-        "original": original if set(classes) == original.CLASSES else None,
+        "original": original if {*classes} == original.CLASSES and not own_images else None,
+        "own_images": own_images,
         "chosen": read(f"evaluate/{original.CHOSEN}"),
         **metrics,
         "parameters": parameters,
@@ -52,20 +56,27 @@ def main() -> None:
         "steps": page.steps({name: evaluated[name][0] for name in families}),
         "n_misclassified": len(final["mistakes"]),
         "misclassified": page.misclassified(final, classes, N_IMAGES),
+        "confusions": page.confusions,
     }
+    # Of many classes, the curves of those with the lowest recall.
+    recall = {m["class"]: m["recall"]["mean"] for m in values["final"]["subsets"][0]["per_class"]}
+    curved = classes if len(classes) <= N_CURVES else sorted(classes, key=recall.__getitem__)[:N_CURVES]
     by_name = {
         "val_loss": charts.curves(curves, "val_loss", "validation loss (cross-entropy)"),
         "val_accuracy": charts.curves(curves, "val_accuracy", "validation accuracy"),
         "train_loss": charts.curves(curves, "train_loss", "training loss (cross-entropy)"),
         "train_accuracy": charts.curves(curves, "train_accuracy", "training accuracy"),
         "ranking": charts.ranking(ranking),
-        "roc": charts.roc(rows("evaluate/final_roc"), classes),
+        "roc": charts.roc([row for row in rows("evaluate/final_roc") if row["class"] in curved], curved),
         "calibration": charts.calibration(rows("evaluate/final_calibration")),
     }
     weights = mlp.w(1).detach()
     largest = weights.norm(dim=1).argsort(descending=True, stable=True)[:N_UNITS]
-    first_layer = figures.first_layer(weights[largest].view(-1, 3, 32, 32), f"{card.name}: weights of the first layer")
-    images = {name: files.read(FIGURES / f"{name}.png") for name in IMAGES}
+    first_layer = figures.first_layer(
+        weights[largest].view(-1, 3, card.image_size, card.image_size), f"{card.name}: weights of the first layer"
+    )
+    shown = IMAGES if len(classes) <= N_IN_TABLE else (*IMAGES, "confusion_final", "confusion_final_mlp")
+    images = {name: files.read(FIGURES / f"{name}.png") for name in shown}
     # All inputs are read before anything is written.
     canvas.write(FIGURES / "first_layer.png", first_layer)
     images["first_layer"] = files.read(FIGURES / "first_layer.png")

@@ -26,7 +26,9 @@ def main() -> None:
     families = {name: configuration.family for name, configuration in configs.items()}
     metrics = {name: files.read_json(root / f"metrics/train/{name}.json") for name in configs}
     candidates = {
-        name: selection.Candidate(summary.load(root / f"data/validated/{name}.safetensors"), c.label_smoothing)
+        name: selection.Candidate(
+            summary.load(root / f"data/validated/{name}.safetensors"), c.label_smoothing, c.class_weights
+        )
         for name, c in configs.items()
         if metrics[name]["diverged"] is None
     }

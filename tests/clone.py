@@ -63,7 +63,7 @@ def new_clone(folder: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
     if (ROOT / "data/raw").exists():
-        shutil.copytree(ROOT / "data/raw", folder / "data/raw")
+        shutil.copytree(ROOT / "data/raw", folder / "data/raw", dirs_exist_ok=True)
     edit(folder, quick)
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", ".")

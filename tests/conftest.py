@@ -269,7 +269,7 @@ def to_report(evaluated: Project, run_stage: Callable[..., None], once: Callable
         run_stage("verify.py")
         counts = {name: {"airplane": n // 2, "bird": n - n // 2} for name, n in SIZES.items()}
         sizes = {f"n_{name}": n for name, n in SIZES.items()}
-        document = {**sizes, "class_counts": counts, "all_classes": counts}
+        document = {"own_images": False, **sizes, "class_counts": counts, "all_classes": counts}
         files.write_json(Path("metrics/prepare.json"), document)
         counts = {"n_test": 3, "n_test_of_train": 2, "n_test_of_val": 1, "n_val_of_train": 4, "n_test_of_test": 5}
         files.write_json(Path("metrics/near_duplicates.json"), counts)

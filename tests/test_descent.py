@@ -28,7 +28,7 @@ def convolutional():
     return nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3)).double()
 
 
-def train_with_torch(model, label_smoothing=0.0, **hyperparameters):
+def train_with_torch(model, label_smoothing=0.0, class_weights=None, **hyperparameters):
     """Train as PyTorch's documentation shows it; returns the outputs of the last epoch."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, **hyperparameters)
     for order in ORDERS:
@@ -38,7 +38,8 @@ def train_with_torch(model, label_smoothing=0.0, **hyperparameters):
             optimizer.param_groups[0]["lr"] = lr
             optimizer.zero_grad()
             y_pred = model(X[batch])
-            cross_entropy(y_pred, Y[batch], label_smoothing=label_smoothing).backward()
+            losses = cross_entropy(y_pred, Y[batch], class_weights, label_smoothing=label_smoothing, reduction="none")
+            losses.mean().backward()
             optimizer.step()
             outputs.append(y_pred.detach())
     return torch.cat(outputs)
@@ -55,10 +56,11 @@ def assert_close(a, b):
 
 @EACH_METHOD
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("class_weights", [None, torch.tensor([0.2, 1.0, 3.0]).double()], ids=["equal", "weighted"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_training_matches_a_plain_pytorch_loop(set_gradients, label_smoothing, name):
+def test_training_matches_a_plain_pytorch_loop(set_gradients, label_smoothing, class_weights, name):
     a, b = network(), network()
-    settings = VARIANTS[name] | {"label_smoothing": label_smoothing}
+    settings = VARIANTS[name] | {"label_smoothing": label_smoothing, "class_weights": class_weights}
     descent = GradientDescent(a, X, Y, set_gradients, BATCH_SIZE, **settings)
     outputs = train(descent)
     torch.testing.assert_close(outputs, train_with_torch(b, **settings), rtol=1e-12, atol=1e-12)

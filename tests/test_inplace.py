@@ -67,6 +67,7 @@ def augmented(images):
     [
         {"dropout": 0.5},
         {"label_smoothing": 0.2},
+        {"class_weights": torch.tensor([0.2, 1.0, 3.0])},
         {"augment": augmented},
         {"learning_rates": [0.1, 0.0, 0.02, 0.3]},
         {"dropout": 0.5, "label_smoothing": 0.2, "augment": augmented, "learning_rates": [0.1, 0.05, 0.02, 0.3]},
@@ -91,9 +92,10 @@ def test_regularised_training_matches_backpropagation_and_sgd(activation, change
     lr=st.floats(0, 0.2),
     dropout=st.just(0.0) | st.floats(0, 0.9),
     label_smoothing=st.just(0.0) | st.floats(0, 0.9),
+    class_weights=st.none() | st.just(torch.tensor([0.2, 1.0, 3.0])),
 )
 def test_any_training_matches_backpropagation_and_sgd(
-    activation, n, batch_size, momentum, weight_decay, nesterov, lr, dropout, label_smoothing
+    activation, n, batch_size, momentum, weight_decay, nesterov, lr, dropout, label_smoothing, class_weights
 ):
     results = both(
         *data(n),
@@ -103,6 +105,7 @@ def test_any_training_matches_backpropagation_and_sgd(
         learning_rates=[lr / (1 + step) for step in range(len(rates(n, batch_size)))],
         dropout=dropout,
         label_smoothing=label_smoothing,
+        class_weights=class_weights,
         momentum=momentum,
         weight_decay=weight_decay,
         nesterov=nesterov and momentum > 0,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
-from cifar2.losses import LOSSES, smooth_labels
+from cifar2.losses import LOSSES, balanced_weights, smooth_labels
 
 N, C = 7, 3
 TORCH = {
@@ -69,6 +69,22 @@ def test_smoothed_labels_give_torchs_smoothed_loss(label_smoothing):
     targets = smooth_labels(y, 4, label_smoothing, torch.float64)
     torch.testing.assert_close(targets.sum(1), torch.ones(9, dtype=torch.float64))
     assert_matches("cross_entropy", targets, y_pred, cross_entropy(y_pred, y, label_smoothing=label_smoothing))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_class_weights_give_torchs_weighted_loss(label_smoothing):
+    y, y_pred = torch.randint(4, (9,)), float64(9, 4).requires_grad_()
+    weights = torch.tensor([0.5, 3.0, 1.0, 0.1], dtype=torch.float64)
+    targets = smooth_labels(y, 4, label_smoothing, torch.float64, weights)
+    expected = cross_entropy(y_pred, y, weights, reduction="sum", label_smoothing=label_smoothing) / 9
+    assert_matches("cross_entropy", targets, y_pred, expected)
+
+
+def test_balanced_weights_let_each_class_count_alike():
+    y = torch.tensor([0] * 6 + [1] * 3 + [2])
+    weights = balanced_weights(y)
+    assert torch.allclose(weights * y.bincount(), torch.full((3,), 10 / 3))
+    assert weights[y].mean().item() == pytest.approx(1)
 
 
 def test_smoothed_labels_include_a_class_without_examples():

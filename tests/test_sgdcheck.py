@@ -75,7 +75,7 @@ def test_hyperparameter_ignored_in_place_is_caught(data, monkeypatch, name):
 
 UPDATE = InPlace._update
 WRONG_IN_PLACE = {
-    "label smoothing ignored": (inplace, "smooth_labels", lambda y, n, _, dtype: smooth_labels(y, n, 0.0, dtype)),
+    "label smoothing ignored": (inplace, "smooth_labels", lambda y, n, _, *rest: smooth_labels(y, n, 0.0, *rest)),
     "learning rate ignored": (InPlace, "_update", lambda self, _: UPDATE(self, 0.02)),
     "nan": (InPlace, "_update", lambda self, _: self.p.fill_(float("nan"))),
 }

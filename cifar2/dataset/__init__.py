@@ -1,1 +1,1 @@
-"""CIFAR-10: download, splits, data augmentation, near-duplicates; and any image file."""
+"""CIFAR-10 or a folder of images: splits, data augmentation, near-duplicates; and any image file."""

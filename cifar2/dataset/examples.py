@@ -15,7 +15,7 @@ class Examples(NamedTuple):
     """The inputs and labels of a network, all in memory on one device.
 
     Attributes:
-        x: float32; normalised images, N x 3 x 32 x 32, or features, N x F.
+        x: float32; normalised images, N x 3 x H x W, or features, N x F.
         y: labels, int64, N.
         mean, std: normalisation of the images, by channel.
     """
@@ -33,6 +33,6 @@ def examples(split: Split, mean: Sequence[float], std: Sequence[float], device: 
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Scale uint8 images (N x 3 x 32 x 32) to 0..1, then (value - mean) / std per channel, float32."""
+    """Scale uint8 images (N x 3 x H x W) to 0..1, then (value - mean) / std per channel, float32."""
     mean_, std_ = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (mean, std))
     return images.float().div_(255).sub_(mean_).div_(std_)

@@ -1,4 +1,4 @@
-"""Any image file, resized to the 32 x 32 pixels of CIFAR-10."""
+"""Any image file, resized to a small square."""
 
 import io
 import logging
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from cifar2.errors import UserError
 
-SIZE = (32, 32)
 STDIN = Path("-")
 # The largest image that Pillow reads is smaller than this, even uncompressed.
 MAX_BYTES = 2**30
@@ -60,8 +59,8 @@ def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     return images, [path for path in files if path not in images]
 
 
-def read(path: Path) -> Tensor:
-    """Read an image file in any format that Pillow decodes, as uint8, 3 x 32 x 32, channels red, green, blue.
+def read(path: Path, size: int) -> Tensor:
+    """Read an image file in any format that Pillow decodes, as uint8, 3 x size x size, channels red, green, blue.
 
     The image is rotated by its EXIF orientation, drawn on white where it is transparent, cropped to its central square
     and resized with the Lanczos filter. An animation or a file of several pages gives its first image.
@@ -71,6 +70,7 @@ def read(path: Path) -> Tensor:
 
     Args:
         path: the file, or ``-`` for standard input.
+        size: height and width of the result, in pixels.
 
     Raises:
         UserError: the file is missing, is not an image, is corrupted, has grey values of unknown scale, or is larger
@@ -89,7 +89,7 @@ def read(path: Path) -> Tensor:
         with warnings.catch_warnings(), _quiet_stderr():
             warnings.simplefilter("ignore")  # about corrupted metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            small = ImageOps.fit(_decoded(content), SIZE, Image.Resampling.LANCZOS)
+            small = ImageOps.fit(_decoded(content), (size, size), Image.Resampling.LANCZOS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first") from None
     except UnidentifiedImageError:

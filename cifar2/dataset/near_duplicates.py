@@ -26,9 +26,13 @@ of which 52 and 227 are found (tests/dataset/test_near_duplicates.py).
 from typing import NamedTuple
 
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.fft import irfft2, rfft2
-from torch.nn.functional import avg_pool1d, avg_pool2d, grid_sample
+from torch.nn.functional import avg_pool1d, avg_pool2d, grid_sample, interpolate
+
+from cifar2.progress_bar import steps
 
 # Side of the square of the local mean, in pixels, for each kind of drawing.
 COARSE, MEDIUM, FINE = 17, 9, 3
@@ -60,23 +64,37 @@ class Pairs(NamedTuple):
     similarity: Tensor
 
 
+NONE = Pairs(*(torch.empty(0, dtype=dtype) for dtype in (torch.int64, torch.int64, torch.bool, torch.float64)))
+
+
 def find(train: Tensor, test: Tensor) -> Pairs:
     """The test images with a near-duplicate in ``train``, each with the most similar one.
 
     Args:
-        train: the images to search, uint8, N x 3 x 32 x 32.
-        test: the images to search for, uint8, M x 3 x 32 x 32.
+        train: the images to search, uint8, N x 3 x H x W.
+        test: the images to search for, uint8, M x 3 x H x W.
     """
-    return _search(train, test, within=False)
+    return most_similar(_search(train, test, within=False))
 
 
 def find_within(images: Tensor) -> Pairs:
     """The images with a near-duplicate among the others, each with the most similar one.
 
     Args:
-        images: uint8, N x 3 x 32 x 32; the pairs are indices of two of them.
+        images: uint8, N x 3 x H x W; the pairs are indices of two of them.
     """
-    return _search(images, images, within=True)
+    return most_similar(_search(images, images, within=True))
+
+
+def groups(images: Tensor) -> Tensor:
+    """The group of each image, int64, N: near-duplicates are in one group, and so are theirs.
+
+    Args:
+        images: uint8, N x 3 x H x W.
+    """
+    pairs, n = _search(images, images, within=True), len(images)
+    graph = coo_array((torch.ones(len(pairs.test)), (pairs.test, pairs.train)), (n, n))
+    return torch.from_numpy(connected_components(graph, directed=False)[1]).long()
 
 
 def most_similar(*found: Pairs) -> Pairs:
@@ -89,10 +107,12 @@ def most_similar(*found: Pairs) -> Pairs:
 
 
 def _search(train: Tensor, test: Tensor, *, within: bool) -> Pairs:
+    """All pairs that are found, of which a test image may have several."""
+    train, test = _small(train), _small(test)
     coarse, spectra = (torch.cat([f(images) for images in torch.split(train, BATCH)]) for f in (_coarse, _spectra))
     n_candidates = min(N_CANDIDATES, len(train) - within)
-    found = []
-    for batch in torch.split(torch.arange(len(test)), BATCH):
+    found, batches = [], torch.split(torch.arange(len(test)), BATCH)
+    for batch in steps(batches, len(batches), "near-duplicates"):
         halves = []
         for images in (test[batch], test[batch].flip(-1)):
             correlation = _coarse(images) @ coarse.t()
@@ -110,7 +130,17 @@ def _search(train: Tensor, test: Tensor, *, within: bool) -> Pairs:
         of_drawings, of_images = _align(images.double(), train[j].double(), shifts[rows, columns].double())
         similar = torch.minimum(of_drawings, of_images) >= MIN_SIMILARITY
         found.append(Pairs(*(column[similar] for column in (i, j, flipped, of_drawings))))
-    return most_similar(*found)
+    return Pairs(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _small(images: Tensor) -> Tensor:
+    """Images of 32 x 32 pixels, for which the constants were set."""
+    if images.shape[2:] == (32, 32):
+        return images
+    batches = torch.split(images, BATCH)
+    return torch.cat(
+        [interpolate(x.float(), (32, 32), mode="bilinear", antialias=True).round().byte() for x in batches]
+    )
 
 
 def _best_shift(images: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
 """The images of the chosen classes, or their features: choose, split, save, load."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -12,15 +13,19 @@ from cifar2 import files
 from cifar2.errors import UserError
 from cifar2.params import Features
 
+# Images at a time, to save memory.
+BATCH = 1000
+
 
 @dataclass(frozen=True)
 class Split:
     """A training, validation or test set.
 
     Attributes:
-        x: images, uint8, N x 3 x 32 x 32, channels red, green, blue; or their features, float32, N x F.
+        x: images, uint8, N x 3 x H x W, channels red, green, blue; or their features, float32, N x F.
         labels: int64, N, each the position of the class in ``classes``.
-        index: int64, N, the index of each image in the official order of CIFAR-10's training or test set.
+        index: int64, N, the position of each image in the order of its source: that of CIFAR-10's official training or
+            test set, or that of the files' names.
         classes: names of the classes.
         features: the feature extractor, if ``x`` holds features.
     """
@@ -30,6 +35,20 @@ class Split:
     index: Tensor
     classes: tuple[str, ...]
     features: Features | None = None
+
+
+class Sets(NamedTuple):
+    """The images of the chosen classes.
+
+    Attributes:
+        splits: the training, validation and test sets, as ``train``, ``val`` and ``test``.
+        names: the name of each image of each set, which tells it from all others.
+        about: what else there is to say about them, for the metrics.
+    """
+
+    splits: Mapping[str, Split]
+    names: Mapping[str, Sequence[str]]
+    about: Mapping[str, Any]
 
 
 def split_indices(n: int, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -42,11 +61,42 @@ def split_indices(n: int, val_fraction: float, seed: int) -> tuple[Tensor, Tenso
     return order[:n_train].sort().values, order[n_train:].sort().values
 
 
+def stratified(labels: Tensor, groups: Tensor, fractions: Sequence[float], seed: int) -> list[Tensor]:
+    """Draw a subset for each of ``fractions``, from each class alike; the rest comes last.
+
+    The members of a group stay together.  A group that would make a subset too large goes elsewhere, so that a subset
+    may be smaller than asked, and never larger.  Each has room for one example of each class at least.
+
+    Args:
+        labels: N labels.
+        groups: the group of each of the N examples, which counts for the class of its first member.
+        fractions: the fraction of each class in each subset.
+        seed: seed of the draw.
+
+    Returns:
+        The indices of each subset, in ascending order.
+    """
+    members: dict[int, list[int]] = {}
+    for i, group in enumerate(groups.tolist()):
+        members.setdefault(group, []).append(i)
+    together = list(members.values())
+    of_class = labels.bincount().tolist()
+    room = [[max(1, round(n * fraction)) for n in of_class] for fraction in fractions]
+    drawn: list[list[int]] = [[] for _ in (*fractions, "rest")]
+    for at in torch.randperm(len(together), generator=torch.Generator().manual_seed(seed)).tolist():
+        group, label = together[at], int(labels[together[at][0]])
+        subset = next((i for i, left in enumerate(room) if len(group) <= left[label]), len(room))
+        drawn[subset] += group
+        if subset < len(room):
+            room[subset][label] -= len(group)
+    return [torch.tensor(sorted(indices), dtype=torch.int64) for indices in drawn]
+
+
 def select(images: Tensor, labels: Tensor, index: Tensor, names: Sequence[str], classes: Sequence[str]) -> Split:
     """Keep the images at ``index`` whose class is one of ``classes``.
 
     Args:
-        images: all images, uint8, M x 3 x 32 x 32.
+        images: all images, uint8, M x 3 x H x W.
         labels: M labels, positions in ``names``.
         index: indices of the images to choose from.
         names: class names of ``labels``.
@@ -65,15 +115,16 @@ def counts(split: Split) -> dict[str, int]:
     return dict(zip(split.classes, split.labels.bincount(minlength=len(split.classes)).tolist(), strict=True))
 
 
-def check_counts(name: str, split: Split) -> None:
-    """Check that the split called ``name`` has images of each class.
+def check_counts(sets: Mapping[str, Split], advice: str) -> None:
+    """Check that each set has images of each class; ``advice`` says what to do if not.
 
     Raises:
         UserError: a class has none.
     """
-    for label, n in counts(split).items():
-        if n == 0:
-            raise UserError(f"params.yaml: data.val_fraction leaves no {label} in {name}; choose another")
+    for name, split in sets.items():
+        for label, n in counts(split).items():
+            if n == 0:
+                raise UserError(f"no image of {label} is in {name}; {advice}")
 
 
 def save(path: Path, split: Split) -> None:
@@ -112,9 +163,11 @@ def join(first: Split, second: Split) -> Split:
 def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of uint8 images, on the scale 0 to 1."""
     # Sums of integers are exact, so the result does not depend on the order of summation.
-    values = images.transpose(0, 1).flatten(1).long()
-    n = values.shape[1]
-    total, squares = values.sum(1).tolist(), (values * values).sum(1).tolist()
-    mean = [s / n / 255 for s in total]
-    std = [((q - s * s / n) / n) ** 0.5 / 255 for s, q in zip(total, squares, strict=True)]
+    n = images[:, 0].numel()
+    total = squares = torch.zeros(3, dtype=torch.int64)
+    for batch in torch.split(images, BATCH):
+        values = batch.transpose(0, 1).flatten(1).long()
+        total, squares = total + values.sum(1), squares + (values * values).sum(1)
+    mean = [s / n / 255 for s in total.tolist()]
+    std = [((q - s * s / n) / n) ** 0.5 / 255 for s, q in zip(total.tolist(), squares.tolist(), strict=True)]
     return mean, std

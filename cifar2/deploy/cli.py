@@ -72,7 +72,7 @@ def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
     readable, images = [], []
     for path in paths:
         try:
-            images.append(image_file.read(path))
+            images.append(image_file.read(path, card.image_size))
             readable.append(path)
         except errors.UserError as error:
             failed = True

@@ -33,7 +33,7 @@ class ImageClassifier(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits, N x classes, of uint8 images, N x 3 x 32 x 32."""
+        """The logits, N x classes, of uint8 images, N x 3 x H x W."""
         if self.backbone and self.card.features:
             x = normalise(images, transfer.MEAN, transfer.STD)
             x = transfer.features_of(self.backbone, x, self.card.features.flip_average)
@@ -44,12 +44,12 @@ class ImageClassifier(nn.Module):
 
 
 def to_onnx(card: classifier.Card, network: nn.Module) -> bytes:
-    """The classifier as an ONNX model: ``images``, uint8, N x 3 x 32 x 32, to ``logits``, float32, N x classes.
+    """The classifier as an ONNX model: ``images``, uint8, N x 3 x H x W, to ``logits``, float32, N x classes.
 
     The metadata has the class names as ``classes``, separated by commas.  The bytes depend on the classifier alone: the
     exporter's version and the paths of this machine are left out.
     """
-    example = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    example = torch.zeros(2, 3, card.image_size, card.image_size, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about MyNet, which keeps z and a of its last batch
         program = torch.onnx.export(

@@ -21,6 +21,34 @@ def kind(card: Card) -> str:
     return "a fully connected network (MyNet)"
 
 
+# The origin of the images, what limits them, and how the search for near-duplicates was tuned.
+CIFAR10 = (
+    """\
+CIFAR-10 has no licence; its page asks to cite its report (Krizhevsky, "Learning multiple layers of features from tiny
+images", 2009). Its images come from Tiny Images, which programs collected from the web without asking for consent, and
+which its authors withdrew in 2020. About 0.5 % of CIFAR-10's test labels are wrong (Northcutt, Athalye and Mueller,
+"Pervasive label errors in test sets", 2021).""",
+    """\
+The thresholds for near-duplicates were set on
+pairs of training images, judged by eye. One became stricter after a first search on the test images found too many
+different ones. No prediction and no label was used.""",
+    """\
+* The training images were small, with the object in the middle. Large photographs are resized to 32 x 32 pixels, and
+  may lose the object.
+* The results hold for images like CIFAR-10's. On others expect less, and measure.""",
+)
+OWN_IMAGES = (
+    """\
+The images are no public data set; whoever passes on this model should state their origin and licence here.""",
+    """\
+The thresholds for near-duplicates were set on CIFAR-10's
+photographs of airplanes and birds.""",
+    """\
+* All images are cropped to their central square and resized, and may lose the object.
+* The results hold for images like these. On others expect less, and measure.""",
+)
+
+
 def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final: Mapping[str, Any]) -> str:
     """The card, in Markdown, after Mitchell et al., "Model cards for model reporting" (2019).
 
@@ -34,46 +62,53 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
     classes = f"{', '.join(first)} or {last}"
     roc_auc = "area under the ROC curve" if len(card.classes) == 2 else "mean area under the classes' ROC curves"
     low, high = final["test_accuracy_ci95"]
-    all_images, unseen = final["subsets"]
+    all_images, *unseen = final["subsets"]
     n_images = sum(prepare[f"n_{split}"] for split in refit["trained_on"])
     selected_on = f"{prepare['n_val']:,} {'of these' if 'val' in refit['trained_on'] else 'other'} images"
     imagenet = """
 The backbone's weights were trained on ImageNet, whose terms allow non-commercial research and education only. Some of
 the test images may be among ImageNet's. This has not been measured; the test accuracy may be too high because of it.
 """
+    origin, thresholds, limits = OWN_IMAGES if prepare["own_images"] else CIFAR10
+    title, of_set = "CIFAR-2, final model", "CIFAR-10's training set (Krizhevsky, 2009)"
+    if prepare["own_images"]:
+        title, of_set = "Final model", "the training set"
+    size, balanced, without = card.image_size, "", ""
+    if "balanced_accuracy" in all_images:
+        balanced = (
+            f"\n* balanced accuracy, the mean recall of the classes {_with_interval(all_images['balanced_accuracy'])}"
+        )
+    if unseen:
+        without = (
+            f"\n* accuracy without the {all_images['n'] - unseen[0]['n']} images that have a near-duplicate among the "
+            f"training and validation images: {unseen[0]['accuracy']['mean']:.4f}"
+        )
     calibration, by_chance = all_images["calibration_error"], all_images["calibration_error_if_perfect"]
     rows = "\n".join(
         f"| {m['class']} | {' | '.join(_with_interval(m[key]) for key in ('precision', 'recall', 'f1'))} |"
         for m in all_images["per_class"]
     )
-    return f"""# CIFAR-2, final model
+    return f"""# {title}
 
 ## Model
-A classifier of images of 32 x 32 pixels: {classes}. It is {kind(card)},
+A classifier of images of {size} x {size} pixels: {classes}. It is {kind(card)},
 with {final["n_parameters"]:,} trainable parameters (configuration `{card.name}`).
 `final.safetensors` holds its weights, for `cifar2 predict` and `cifar2.networks.classifier.load`. `final.onnx` is the
-whole model, from uint8 images (N x 3 x 32 x 32, red, green, blue) to logits. On all test images its logits match
-PyTorch's up to rounding.
+whole model, from uint8 images (N x 3 x {size} x {size}, red, green, blue) to logits. On all test images its logits
+match PyTorch's up to rounding.
 
 ## Training data
-{n_images:,} images of CIFAR-10's training set (Krizhevsky, 2009). The configuration was selected on
+{n_images:,} images of {of_set}. The configuration was selected on
 {selected_on}; the seed of the model took no part in the selection.
 
 ## Data and licence
-CIFAR-10 has no licence; its page asks to cite its report (Krizhevsky, "Learning multiple layers of features from tiny
-images", 2009). Its images come from Tiny Images, which programs collected from the web without asking for consent, and
-which its authors withdrew in 2020. About 0.5 % of CIFAR-10's test labels are wrong (Northcutt, Athalye and Mueller,
-"Pervasive label errors in test sets", 2021).
+{origin}
 {imagenet if isinstance(card.configuration, params.Transfer) else ""}
 ## Test results
-On {all_images["n"]:,} test images, never used for training or selection. The thresholds for near-duplicates were set on
-pairs of training images, judged by eye. One became stricter after a first search on the test images found too many
-different ones. No prediction and no label was used.
+On {all_images["n"]:,} test images, never used for training or selection.{" " + thresholds if unseen else ""}
 
-* accuracy {final["test_accuracy"]:.4f}, 95 % interval {low:.4f} to {high:.4f} (Wilson; the intervals in brackets below
-  are 95 % t intervals over images)
-* accuracy without the {all_images["n"] - unseen["n"]} images that have a near-duplicate in CIFAR-10's training set: \
-{unseen["accuracy"]["mean"]:.4f}
+* accuracy {final["test_accuracy"]:.4f}, 95 % interval {low:.4f} to {high:.4f} (Wilson, as for precision and recall; the
+  other intervals in brackets are 95 % t intervals over images){balanced}{without}
 * {roc_auc} {_with_interval(all_images["roc_auc"])}
 * expected calibration error {_with_interval(calibration)}; a perfectly calibrated classifier with the same confidences
   would have {by_chance:.4f}, by chance
@@ -84,9 +119,7 @@ different ones. No prediction and no label was used.
 
 ## Limitations
 * Every image is assigned one of these classes. On any other subject the prediction means nothing, however confident.
-* The training images were small, with the object in the middle. Large photographs are resized to 32 x 32 pixels, and
-  may lose the object.
-* The results hold for images like CIFAR-10's. On others expect less, and measure.
+{limits}
 * The model is for learning and teaching. Base no decision that matters on it.
 """
 

@@ -5,8 +5,8 @@ gap between training and validation accuracy.  Here that is one rule, applied to
 
 1. Find the configuration with the best validation accuracy, and keep those that are tied with it.
 2. Of these, find the one with the lowest validation loss on a bad epoch (its mean plus its standard deviation over the
-   last epochs: low *and* steady), and keep those that are tied with it.  Label smoothing raises the loss on purpose, so
-   losses are compared only between configurations with the same label smoothing.
+   last epochs: low *and* steady), and keep those that are tied with it.  Label smoothing and class weights raise the
+   loss on purpose, so losses are compared only between configurations with the same.
 3. Of these, take the smallest gap.  Of equal ones, here and above, the one named first counts as better.
 
 Two configurations are tied if their difference is within one standard error of the difference, as in the rule of
@@ -27,17 +27,18 @@ from cifar2.evaluation.uncertainty import Estimate, estimate
 
 RULE = (
     "best val_accuracy; tied within one standard error of the difference: lowest val_loss + val_loss_std, among equal "
-    "label smoothing; tied again: smallest gap"
+    "label smoothing and class weights; tied again: smallest gap"
 )
 # The resamples behind a selection frequency, whose standard error is then at most 0.016.
 RESAMPLES = 1000
 
 
 class Candidate(NamedTuple):
-    """What the rule looks at: the results of a configuration on validation, and its label smoothing."""
+    """What the rule looks at: the results of a configuration on validation, and what else its training loss has."""
 
     results: Results
     label_smoothing: float
+    class_weights: str
 
 
 class Ranked(NamedTuple):
@@ -106,7 +107,7 @@ def rank(candidates: Mapping[str, Candidate]) -> list[Ranked]:
     tied = [name for name in candidates if _is_tie(behind[name])]
     above: dict[str, Estimate] = {}
     for name in tied:
-        comparable = [n for n in tied if candidates[n].label_smoothing == candidates[name].label_smoothing]
+        comparable = [n for n in tied if candidates[n][1:] == candidates[name][1:]]
         lowest = min(comparable, key=loss.__getitem__)
         above[name] = estimate(_bad_epoch(candidates[name]) - _bad_epoch(candidates[lowest]))
     tied_on_loss = [name for name in tied if _is_tie(above[name])]

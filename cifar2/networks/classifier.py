@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from cifar2 import files, params
@@ -26,6 +26,7 @@ class Card(BaseModel):
         features: the feature extractor between the images and the network, if there is one.
         classes: names of the outputs.
         mean, std: normalisation of the images, by channel.
+        image_size: height and width of the images, in pixels; on disk, CIFAR-10's 32 go without saying.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +39,7 @@ class Card(BaseModel):
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    image_size: int = Field(default=32, exclude_if=lambda size: size == 32)
 
     @property
     def convolves(self) -> bool:
@@ -63,6 +65,7 @@ def describe(name: str, configuration: params.AnyConfiguration, all_params: para
         classes=split.classes,
         mean=mean,
         std=std,
+        image_size=all_params.data.image_size,
     )
 
 

@@ -11,7 +11,7 @@ BATCH = 256
 
 
 def inputs(card: Card, images: Tensor) -> Tensor:
-    """The inputs of the network of ``card`` for uint8 images, N x 3 x 32 x 32: normalised images, or features."""
+    """The inputs of the network of ``card`` for uint8 images, N x 3 x H x W: normalised images, or features."""
     if card.features:
         return transfer.extract_features(images, **card.features.model_dump())
     return normalise(images, card.mean, card.std)

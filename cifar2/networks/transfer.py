@@ -27,7 +27,7 @@ class Transfer(nn.Module):
 
     Args:
         backbone: ``efficientnet_lite0``, or the name of one of torchvision's classifiers, such as ``resnet18``.
-        image_size: height and width in pixels to which images are upscaled for the backbone.
+        image_size: height and width in pixels to which images are resized for the backbone.
         trainable_blocks: number of trainable blocks at the end of the backbone; only blocks with weights count.
         n_classes: number of outputs.
         dropout: fraction of the features that are dropped for an example in training.
@@ -84,9 +84,9 @@ def extract_features(images: Tensor, backbone: str, image_size: int, flip_averag
     Each batch is the work of one thread, so the results do not depend on the number of threads.
 
     Args:
-        images: uint8, N x 3 x 32 x 32.
+        images: uint8, N x 3 x H x W.
         backbone: name of the backbone (see ``Transfer``).
-        image_size: height and width to which images are upscaled, in pixels.
+        image_size: height and width to which images are resized, in pixels.
         flip_average: whether to average over each image and its mirror image.
 
     Raises:

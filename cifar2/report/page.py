@@ -116,8 +116,19 @@ def misclassified(evaluated: Mapping[str, Tensor], classes: Sequence[str], n: in
     ]
 
 
+def confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str], n: int) -> list[tuple[str, str, int]]:
+    """The ``n`` most frequent confusions of a confusion matrix: true class, predicted class, number of images."""
+    off_diagonal = [
+        (classes[t], classes[p], count)
+        for t, row in enumerate(matrix)
+        for p, count in enumerate(row)
+        if t != p and count
+    ]
+    return sorted(off_diagonal, key=lambda found: -found[2])[:n]
+
+
 def thumbnails(images: Tensor) -> list[str]:
-    """Images, uint8, N x 3 x 32 x 32, as data URLs."""
+    """Images, uint8, N x 3 x H x W, as data URLs."""
     urls = []
     for image in images:
         content = io.BytesIO()

@@ -14,6 +14,7 @@ from cifar2.dataset.examples import Examples
 from cifar2.descent import Descent, GradientDescent, by_autograd, by_backpropagation
 from cifar2.evaluation.scores import Scores, score, scores_of
 from cifar2.inplace import InPlace
+from cifar2.losses import balanced_weights
 from cifar2.mynet import MyNet
 from cifar2.params import Configuration, Train
 from cifar2.training import hardware
@@ -119,6 +120,7 @@ def _descent(
         "weight_decay": configuration.weight_decay,
         "nesterov": configuration.nesterov,
         "label_smoothing": configuration.label_smoothing,
+        "class_weights": balanced_weights(data.y) if configuration.class_weights == "balanced" else None,
         "augment": _augmentation(data, configuration),
     }
     if isinstance(model, MyNet) and train_params.gradients == "in_place":

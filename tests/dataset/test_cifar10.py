@@ -381,14 +381,6 @@ def test_a_log_shows_size_progress_and_alternatives(capsys, server):
     assert others[-1] == "cifar-10-python.tar.gz: 100 %, 00:00 left"
 
 
-def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    put("folder", tmp_path / "datasets")
-    assert_whole(cifar10.load(["folder"], Path("~/datasets")))
-    with pytest.raises(UserError, match="folder: there is no ~nobody-here/cifar-10-batches-py"):
-        cifar10.load(["folder"], Path("~nobody-here"))
-
-
 @pytest.mark.parametrize(
     ("script", "reason"),
     [

@@ -36,7 +36,7 @@ def saved(tmp_path, image, name="image.png", **options):
 
 
 def read(tmp_path, image, name="image.png", **options):
-    return image_file.read(saved(tmp_path, image, name, **options))
+    return image_file.read(saved(tmp_path, image, name, **options), 32)
 
 
 def plain(mode, colour, size=(40, 40)):
@@ -108,7 +108,7 @@ def test_an_image_is_rotated_in_spite_of_corrupted_exif_data(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(b"Exif\0\0") + 6 + 11] = 26
     path.write_bytes(content)
-    upright = image_file.read(path)
+    upright = image_file.read(path, 32)
     assert is_all(upright[:, :12], GREEN, tolerance=4)
     assert is_all(upright[:, 20:], RED, tolerance=4)
 
@@ -202,7 +202,7 @@ def test_12_bits_in_16_per_channel_are_refused(tmp_path):
     path.write_bytes(png_of_16_bits((4095, 2000, 100)))
     assert refusal(path).startswith("has 16 bits per channel but uses at most 12, of unknown scale; save it ")
     path.write_bytes(png_of_16_bits((65_535, 2000, 100)))
-    assert is_all(image_file.read(path), (255, 7, 0))
+    assert is_all(image_file.read(path, 32), (255, 7, 0))
 
 
 @pytest.mark.parametrize("name", ["p.gif", "p.webp", "p.png", "p.tiff"])
@@ -214,7 +214,7 @@ def test_an_animation_gives_its_first_image(tmp_path, name):
 def refusal(path):
     """The error for an unreadable file, without its name: one line."""
     with pytest.raises(UserError) as error:
-        image_file.read(path)
+        image_file.read(path, 32)
     message = str(error.value)
     assert message.startswith(f"{path} ")
     assert "\n" not in message
@@ -251,7 +251,7 @@ def test_an_endless_file_is_refused(monkeypatch):
 
 def test_an_image_is_read_from_standard_input(tmp_path, standard_input):
     standard_input(saved(tmp_path, NOISY))
-    assert torch.equal(image_file.read(image_file.STDIN), NOISE)
+    assert torch.equal(image_file.read(image_file.STDIN, 32), NOISE)
     assert refusal(image_file.STDIN) == "is empty"
 
 
@@ -329,7 +329,7 @@ def test_a_corrupted_file_gives_an_image_or_one_line(tmp_path, capfd, suffix):
         for _ in range(100):
             path.write_bytes(fuzzed(rng, suffix, image, rng.choice(contents)))
             try:
-                assert image_file.read(path).shape == (3, 32, 32)
+                assert image_file.read(path, 32).shape == (3, 32, 32)
             except UserError as error:
                 lines.append(str(error))
     assert 0 < len(lines) < 100
@@ -344,4 +344,4 @@ def test_an_image_with_too_many_pixels_is_refused(tmp_path, monkeypatch, most):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
     assert refusal(path) == f"has more than {most:,} pixels; make it smaller first"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1024)
-    assert torch.equal(image_file.read(path), NOISE)
+    assert torch.equal(image_file.read(path, 32), NOISE)

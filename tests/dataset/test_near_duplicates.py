@@ -153,6 +153,20 @@ def test_images_beyond_one_batch_are_found(monkeypatch):
     assert sorted(zip(pairs.test.tolist(), pairs.train.tolist(), strict=True)) == [(30, 33), (31, 34)]
 
 
+def test_groups_join_near_duplicates_of_near_duplicates():
+    images = TRAIN.clone()
+    images[20], images[40], images[50] = brightened(TRAIN[10]), mirrored(TRAIN[10]), noisy(TRAIN[30])
+    groups = near_duplicates.groups(images)
+    assert len(groups.unique()) == 57
+    assert groups[10] == groups[20] == groups[40] != groups[30] == groups[50]
+
+
+def test_larger_images_are_searched_at_32_pixels():
+    large = interpolate(TRAIN.float(), (96, 96), mode="nearest").to(torch.uint8)
+    pairs = near_duplicates.find(large, large[[7, 12]])
+    assert pairs.train[pairs.test.argsort()].tolist() == [7, 12]
+
+
 def test_most_similar_pair_of_two_searches_is_kept():
     def pairs(test, train, similarity):
         indices = torch.tensor(test), torch.tensor(train)

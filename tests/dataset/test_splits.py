@@ -24,6 +24,30 @@ def test_split_indices_divide_all_images_in_ascending_order(n, val_fraction, see
     assert all(half.tolist() == sorted(half.tolist()) for half in indices)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=3, max_size=200),
+    st.sampled_from([(0.1, 0.2), (0.3,), (0.25, 0.25)]),
+    SEEDS,
+)
+def test_stratified_subsets_take_no_more_than_their_fraction(drawn, fractions, seed):
+    labels, groups = (torch.tensor(column) for column in zip(*drawn, strict=True))
+    subsets = splits.stratified(labels, groups, fractions, seed)
+    assert sorted(torch.cat(subsets).tolist()) == list(range(len(labels)))
+    in_subset = [set(groups[subset].tolist()) for subset in subsets]
+    assert sum(map(len, in_subset)) == len(set(groups.tolist()))
+    first = {group: label for label, group in reversed(drawn)}
+    for subset, fraction in zip(subsets, fractions, strict=False):
+        of_group = torch.tensor([first[group] for group in groups[subset].tolist()], dtype=torch.int64)
+        most = [max(1, round(n * fraction)) for n in labels.bincount().tolist()]
+        assert all(n <= limit for n, limit in zip(of_group.bincount().tolist(), most, strict=False))
+
+
+def test_stratified_subsets_of_single_examples_have_their_fractions():
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 3)
+    subsets = splits.stratified(labels, torch.arange(83), (0.1, 0.2), seed=0)
+    assert [labels[subset].bincount().tolist() for subset in subsets] == [[5, 3, 1], [10, 6, 1], [35, 21, 1]]
+
+
 def test_split_indices_depend_on_the_seed_alone():
     state = torch.get_rng_state()
     a, b, c = (splits.split_indices(1000, 0.1, seed)[1] for seed in (0, 0, 1))

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from cifar2 import params
@@ -9,7 +11,7 @@ def metric(mean):
     return {"mean": mean, "ci95": [mean - 0.004, mean + 0.003]}
 
 
-PREPARE = {"n_train": 9024, "n_val": 976}
+PREPARE = {"own_images": False, "n_train": 9024, "n_val": 976}
 REFIT = {"trained_on": ["train"]}
 FINAL = {
     "n_parameters": 1_643_234,
@@ -32,8 +34,8 @@ FINAL = {
 COMMON = {"family": "transfer", "input": "prepared", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
 
 
-def text(card=CARD, refit=REFIT):
-    return model_card.text(card, PREPARE, refit, FINAL)
+def text(card=CARD, refit=REFIT, prepare=PREPARE, final=FINAL):
+    return model_card.text(card, prepare, refit, final)
 
 
 def test_the_card_has_its_sections():
@@ -50,7 +52,7 @@ def test_the_card_has_its_sections():
         "selected on\n976 other images",
         "On 2,000 test images, never used for training or selection.",
         "accuracy 0.9765, 95 % interval 0.9689 to 0.9823",
-        "without the 65 images that have a near-duplicate in CIFAR-10's training set: 0.9757",
+        "without the 65 images that have a near-duplicate among the training and validation images: 0.9757",
         "* area under the ROC curve 0.9966 (0.9926 to 0.9996)\n",
         "calibration error 0.0123 (0.0083 to 0.0153); a perfectly",
         "would have 0.0049, by chance",
@@ -93,3 +95,13 @@ def test_images_used_for_selection_and_training_are_named_so():
     card = text(refit={"trained_on": ["train", "val"]})
     assert "10,000 images" in card
     assert "selected on\n976 of these images" in card
+
+
+def test_a_card_of_own_images_says_nothing_of_cifar10():
+    card = CARD.model_copy(update={"classes": ("cat", "dog"), "image_size": 96})
+    (whole, _), balanced = FINAL["subsets"], {"balanced_accuracy": metric(0.61)}
+    shown = text(card, prepare=PREPARE | {"own_images": True}, final=FINAL | {"subsets": [whole | balanced]})
+    assert not re.search("CIFAR|airplane(?! \\|)|bird(?! \\|)|near-duplicate", shown)
+    assert "images of 96 x 96 pixels: cat or dog" in shown
+    assert "(N x 3 x 96 x 96, red, green, blue)" in shown
+    assert "* balanced accuracy, the mean recall of the classes 0.6100 (0.6060 to 0.6130)" in shown

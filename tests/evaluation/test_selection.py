@@ -13,14 +13,16 @@ from cifar2.evaluation.uncertainty import estimate
 N = 100
 
 
-def candidate(wrong, loss=0.5, gap=0.1, loss_std=0.0, label_smoothing=0.0, n_seeds=2):
+def candidate(wrong, loss=0.5, gap=0.1, loss_std=0.0, label_smoothing=0.0, n_seeds=2, class_weights="equal"):
     """A configuration that classifies all images but ``wrong`` correctly, with the same loss on every image."""
     correct = torch.ones(n_seeds, N, dtype=torch.bool)
     correct[:, list(wrong)] = False
     accuracy = correct.double().mean(1)
     losses = torch.full((n_seeds, N), loss)
     return Candidate(
-        Results(correct, losses, torch.full((n_seeds,), loss_std).double(), accuracy + gap), label_smoothing
+        Results(correct, losses, torch.full((n_seeds,), loss_std).double(), accuracy + gap),
+        label_smoothing,
+        class_weights,
     )
 
 
@@ -46,6 +48,7 @@ def names(ranked):
         {"steady": candidate(A, loss=0.5), "unsteady": candidate(B, loss=0.45, loss_std=0.2)},
         {"narrow": noisy(candidate(A, 0.51, 0.1), 0), "wide": noisy(candidate(B, 0.50, 0.2), 1)},
         {"narrow": candidate(A, 0.9, 0.1, label_smoothing=0.1), "wide": candidate(B, 0.5, 0.2)},
+        {"narrow": candidate(A, 0.9, 0.1, class_weights="balanced"), "wide": candidate(B, 0.5, 0.2)},
         {"smoothed": candidate(A, 0.6, 0.3, label_smoothing=0.1), "more": candidate(B, 0.7, 0.0, label_smoothing=0.1)},
         {
             "tied": noisy(candidate(A, 0.61, 0.1), 0),
@@ -105,7 +108,8 @@ def random_candidate(seed, chance, n_seeds=3):
     generator = torch.Generator().manual_seed(seed)
     correct = torch.rand(n_seeds, N, generator=generator) < chance
     rest = torch.rand(n_seeds, N, generator=generator), torch.rand(n_seeds, generator=generator).double()
-    return Candidate(Results(correct, *rest, torch.rand(n_seeds, generator=generator).double()), 0.1 * (seed % 2))
+    results = Results(correct, *rest, torch.rand(n_seeds, generator=generator).double())
+    return Candidate(results, 0.1 * (seed % 2), "equal")
 
 
 def test_frequencies_are_those_of_a_bootstrap(monkeypatch):

@@ -138,7 +138,7 @@ def test_there_is_a_stage_for_each_configuration_and_each_family():
         ),
     ):
         assert STAGES[stage]["cmd"] == "python stages/train.py ${key}"
-        assert STAGES[stage]["params"] == [*own, "normalise", "train"]
+        assert STAGES[stage]["params"] == [*own, "data.image_size", "normalise", "train"]
     assert {folder: pipeline["evaluate"]["foreach"] for folder, pipeline in DVC.items()} == MEASURED
     for below in ("", "extended/"):
         names = [f"models/{family}.safetensors" for family in FAMILIES[below]]
@@ -210,7 +210,7 @@ def test_only_the_last_stages_depend_on_the_test_set():
 
 def test_no_other_script_names_the_test_split():
     named = {p.name for p in (ROOT / "stages").glob("*.py") if re.search(r'"test|test\.safetensors', p.read_text())}
-    assert named == {"prepare.py", "near_duplicates.py", "features.py", "evaluate.py", "export.py"}
+    assert named == {"near_duplicates.py", "features.py", "evaluate.py", "export.py"}
     named = {p.name for p in (ROOT / "stages").glob("*.py") if "near_duplicates.csv" in p.read_text()}
     assert named == {"near_duplicates.py", "evaluate.py"}
     for path in (ROOT / "cifar2").rglob("*.py"):

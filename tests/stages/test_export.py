@@ -27,7 +27,9 @@ INPUTS = [
 @pytest.fixture
 def measured(evaluated):
     """The project with all inputs of ``export``."""
-    files.write_json(Path("metrics/prepare.json"), {f"n_{name}": n for name, n in SIZES.items()})
+    files.write_json(
+        Path("metrics/prepare.json"), {"own_images": False} | {f"n_{name}": n for name, n in SIZES.items()}
+    )
     return evaluated
 
 

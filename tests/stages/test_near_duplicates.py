@@ -77,3 +77,13 @@ def test_second_run_writes_the_same_bytes(sets, project, run_stage):
     assert set(first) >= OUTPUTS
     run_stage("near_duplicates.py")
     assert project.snapshot() == first
+
+
+def test_without_a_search_there_are_no_pairs_and_no_counts(sets, project, run_stage):
+    sets["test"].x[3] = sets["train"].x[7]
+    save(sets)
+    project.params["data"]["near_duplicates"] = False
+    project.write_params()
+    run_stage("near_duplicates.py")
+    assert table(PAIRS) == []
+    assert counts() == {}

@@ -87,5 +87,5 @@ def test_split_without_images_is_one_line_and_nothing_is_written(project, fails_
     project.params["data"]["val_fraction"] = val_fraction
     project.write_params()
     before = project.snapshot()
-    assert "data.val_fraction leaves no" in fails_with("prepare.py")
+    assert "; choose another data.val_fraction in params.yaml" in fails_with("prepare.py")
     assert project.snapshot() == before

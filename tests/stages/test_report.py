@@ -192,7 +192,24 @@ def test_the_tables_are_the_metrics(reported):
             for name, counts in zip(("airplane", "bird"), read("evaluate/final")["confusion_matrix"], strict=True)
         ),
     ]
-    assert [rows[1:] for rows in page().tables[5:]] == [families, balance, ten, gradients, ranking, confusion]
+    per_class = [
+        [
+            m["class"],
+            f"{prepare['class_counts']['test'][m['class']]:,}",
+            *(f"{m[key]['mean']:.4f} {bounds(m[key]['ci95'])}" for key in ("recall", "precision")),
+            f"{m['f1']['mean']:.4f}",
+        ]
+        for m in read("evaluate/final")["subsets"][0]["per_class"]
+    ]
+    assert [rows[1:] for rows in page().tables[5:]] == [
+        families,
+        balance,
+        ten,
+        gradients,
+        ranking,
+        confusion,
+        per_class,
+    ]
 
 
 def test_the_answers_contain_the_metrics(reported):
@@ -387,15 +404,34 @@ def test_a_page_of_three_classes_names_them(to_report, run_stage):
     )
     classifier.save(path, card, {"final": classifier.build(card, seed=0)}, accuracies)
     splits.save(Path("data/prepared/test.safetensors"), random_split(SIZES["test"], 2, classes))
+    prepare = read("prepare")
+    prepare["class_counts"] = {name: dict.fromkeys(classes, 10) for name in SIZES}
+    files.write_json(Path("metrics/prepare.json"), prepare)
     run_stage("evaluate.py", MODELS["final"])
     run_stage("report.py")
     shown = page()
     assert "3 classes of CIFAR-10 The classes: airplane, bird, cat." in shown.text
     assert "The area under the curves, on average, is" in shown.text
     matrix = read("evaluate/final")["confusion_matrix"]
-    assert [len(row) for row in shown.tables[-1]] == [2, 3, 4, 4, 4]
+    assert [len(row) for row in shown.tables[-2]] == [2, 3, 4, 4, 4]
     shades = [value for _, name, value in shown.attributes if name == "style" and value.startswith("--fraction")]
     assert shades[-9:] == [f"--fraction: {n / max(1, sum(row)):.3f}" for row in matrix for n in row]
     specifications = json.loads(shown.scripts["specifications"])
     for name in classes:
         assert any(name in json.dumps(rows) for rows in specifications["roc"]["datasets"].values())
+
+
+def test_a_page_of_own_images_says_nothing_of_cifar10(to_report, run_stage):
+    to_report.params["data"] |= {"sources": ["images"], "near_duplicates": False}
+    to_report.write_params()
+    files.write_json(
+        Path("metrics/prepare.json"), read("prepare") | {"own_images": True, "unreadable": ["a.png is empty"]}
+    )
+    files.write_json(Path("metrics/near_duplicates.json"), {})
+    Path("data/prepared/near_duplicates.csv").write_text("test_index,train_index,mirrored,similarity\n")
+    for model in MODELS.values():
+        run_stage("evaluate.py", model)
+    run_stage("report.py")
+    text = page().text
+    assert not re.search("CIFAR|original|student|near-duplicate|ten classes", text)
+    assert "Unreadable images, which were left out: 1." in text

@@ -94,8 +94,8 @@ def test_wrong_velocity_fails_the_stage(fails, monkeypatch):
 
 
 def test_label_smoothing_ignored_in_place_fails_the_stage(fails, monkeypatch):
-    monkeypatch.setattr(inplace, "smooth_labels", lambda y, n, _, dtype: losses.smooth_labels(y, n, 0.0, dtype))
-    assert fails() == (1, "in place, dropout and label smoothing", "backpropagation and SGD")
+    monkeypatch.setattr(inplace, "smooth_labels", lambda y, n, _, *rest: losses.smooth_labels(y, n, 0.0, *rest))
+    assert fails() == (2, "in place, dropout and label smoothing", "backpropagation and SGD")
 
 
 def test_nan_gradient_fails_the_stage(fails, monkeypatch):

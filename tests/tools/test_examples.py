@@ -15,4 +15,6 @@ def test_the_first_validation_images_of_each_class_are_saved(project, monkeypatc
     assert capsys.readouterr().out.split() == names
     for label, name in enumerate(val.classes):
         expected = val.x[val.labels == label][:3]
-        assert torch.equal(torch.stack([image_file.read(Path(f"images/{name}{n}.png")) for n in (1, 2, 3)]), expected)
+        assert torch.equal(
+            torch.stack([image_file.read(Path(f"images/{name}{n}.png"), 32) for n in (1, 2, 3)]), expected
+        )

@@ -50,6 +50,7 @@ def test_validation_is_optional_and_changes_no_weight(train, val):
         {"nesterov": True},
         {"schedule": "one_cycle"},
         {"label_smoothing": 0.2},
+        {"class_weights": "balanced"},
         {"dropout": 0.3},
         {"flip": True},
         {"shift": 3},

@@ -1,0 +1,167 @@
+"""Your own images: a folder per class, in the layout of torchvision's ``ImageFolder``.
+
+``data/images/CLASS/*.png``, or ``data/images/train/CLASS/*.png`` beside ``val`` and ``test``.  A set that has no folder
+is drawn from the training images.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cifar2.dataset import image_file, near_duplicates, splits
+from cifar2.errors import UserError, did_you_mean
+from cifar2.params import Data
+from cifar2.progress_bar import steps
+
+SETS = ("train", "val", "test")
+# To start further processes takes seconds, as long as to read so many images.
+FEW = 1000
+# Pairs of names in a message.
+SHOWN = 3
+
+
+class File(NamedTuple):
+    """An image file and its class, as a position in ``data.classes``."""
+
+    path: Path
+    label: int
+
+
+def sets(data: Data) -> splits.Sets:
+    """The images of the chosen classes, resized to ``data.image_size``.
+
+    Raises:
+        UserError: a class has no folder or too few images, an image cannot be read, or is in two classes, or a set has
+            no image of a class.
+    """
+    folder, fractions = Path(data.folder), {"val": data.val_fraction, "test": data.test_fraction}
+    files, images, unreadable = find(folder, data.classes), {}, []
+    for name, of_set in files.items():
+        images[name], files[name], messages = read(of_set, data.image_size)
+        unreadable += messages
+    if unreadable:
+        print("\n".join(unreadable), file=sys.stderr)
+        if not data.skip_unreadable:
+            raise UserError(
+                f"unreadable images in {folder}, listed above: {len(unreadable)}; "
+                "remove them, or let data.skip_unreadable in params.yaml leave them out"
+            )
+    _check_digests(files, images)
+
+    index = {name: torch.arange(len(of_set)) for name, of_set in files.items()}
+    labels = {name: torch.tensor([file.label for file in of_set]) for name, of_set in files.items()}
+    if drawn := [name for name in fractions if name not in files]:
+        groups = near_duplicates.groups(images["train"]) if data.near_duplicates else index["train"]
+        parts = splits.stratified(labels["train"], groups, [fractions[name] for name in drawn], data.split_seed)
+        index |= dict(zip([*drawn, "train"], parts, strict=True))
+    source = {name: name if name in files else "train" for name in SETS}
+    chosen = {
+        name: splits.Split(images[source[name]][i], labels[source[name]][i], i, tuple(data.classes))
+        for name, i in ((name, index[name]) for name in SETS)
+    }
+    alike = " or, if all its images are alike, set data.near_duplicates in params.yaml to false"
+    splits.check_counts(chosen, f"add some to {folder}{alike if drawn and data.near_duplicates else ''}")
+    return splits.Sets(
+        chosen,
+        {
+            name: [files[source[name]][i].path.relative_to(folder).as_posix() for i in index[name].tolist()]
+            for name in SETS
+        },
+        {"unreadable": unreadable},
+    )
+
+
+def find(folder: Path, classes: Sequence[str]) -> dict[str, list[File]]:
+    """The image files of each set that has a folder, in the order of their names; all as ``train`` if none has.
+
+    Raises:
+        UserError: a class has no folder, or too few images.
+    """
+    given = all((folder / "train" / name).is_dir() for name in classes)
+    roots = {name: folder / name for name in SETS if (folder / name).is_dir()} if given else {"train": folder}
+    found = {
+        name: [File(path, label) for label, of_class in enumerate(classes) for path in _in_class(root, of_class)]
+        for name, root in roots.items()
+    }
+    # One for each set that is drawn, and one to train on.
+    least = 1 + len(SETS) - len(roots)
+    for label, name in enumerate(classes):
+        n = sum(file.label == label for file in found["train"])
+        if n < least:
+            raise UserError(f"{roots['train'] / name} has {n} of the {least} images that it needs, one for each set")
+    return found
+
+
+def read(files: Sequence[File], size: int) -> tuple[Tensor, list[File], list[str]]:
+    """Read images on all cores.
+
+    Args:
+        files: the image files.
+        size: height and width of the results, in pixels.
+
+    Returns:
+        The images, uint8, N x 3 x size x size; the files that were read; a message for each of the others.
+    """
+    images = np.empty((len(files), 3, size, size), np.uint8)
+    jobs = joblib.cpu_count() if len(files) > FEW else 1
+    pixels = joblib.Parallel(jobs, return_as="generator")(joblib.delayed(_pixels)(file.path, size) for file in files)
+    readable: list[File] = []
+    unreadable: list[str] = []
+    for file, found in zip(files, steps(pixels, len(files), "images read"), strict=True):
+        if isinstance(found, str):
+            unreadable.append(found)
+        else:
+            images[len(readable)] = found
+            readable.append(file)
+    return torch.from_numpy(images[: len(readable)]), readable, unreadable
+
+
+def _pixels(path: Path, size: int) -> npt.NDArray[np.uint8] | str:
+    """The image, or why it cannot be read."""
+    try:
+        return image_file.read(path, size).numpy()
+    except UserError as error:
+        return str(error)
+
+
+def _in_class(root: Path, name: str) -> list[Path]:
+    """The image files of a class, also those in folders below its own, as for torchvision.
+
+    Raises:
+        UserError: the class has no folder, or only a link to one.
+    """
+    folder = root / name
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link, and DVC sees no change behind it; move the folder here")
+    if not folder.is_dir():
+        known = [path.name for path in sorted(root.glob("*")) if path.is_dir() and path.name[0] != "."]
+        raise UserError(f"there is no folder {folder}{did_you_mean(name, known, 'there are' if known else '')}")
+    paths = (Path(place, file) for place, _, files in os.walk(folder) for file in files)
+    return sorted(path for path in paths if path.name[0] != "." and path.suffix.lower() in image_file.SUFFIXES)
+
+
+def _check_digests(files: Mapping[str, Sequence[File]], images: Mapping[str, Tensor]) -> None:
+    """Check that no image is in two classes.
+
+    Raises:
+        UserError: one is.
+    """
+    first: dict[bytes, File] = {}
+    pairs = []
+    for name, of_set in files.items():
+        for file, image in zip(of_set, images[name].numpy(), strict=True):
+            other = first.setdefault(hashlib.sha256(image.tobytes()).digest(), file)
+            if other.label != file.label:
+                pairs.append(f"{other.path} and {file.path}")
+    if pairs:
+        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        raise UserError(f"the same image is in two classes: {', '.join(pairs[:SHOWN])}{more}; keep one of each")
