@@ -25,7 +25,7 @@ from cifar2.report import original
 # The folder of the extended pipeline.
 EXTENDED = "extended"
 
-BLOCKS = "claims|steps|all steps|original|near-duplicates|ranking|replication|ablation|budget|speed"
+BLOCKS = "claims|steps|all steps|original|near-duplicates|ranking|replication|ablation|budget|speed|digits"
 TABLES = re.compile(rf"(<!-- ({BLOCKS}) -->\n).*?(<!-- end -->)", re.DOTALL)
 CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
 CONSOLE = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
@@ -56,6 +56,7 @@ def filled(text: str, root: Path) -> str:
         "ablation": _ablation,
         "budget": _budget,
         "speed": _speed,
+        "digits": lambda root: _families(root / "examples/digits"),
         "near-duplicates": _near_duplicates,
     }
     text = TABLES.sub(lambda m: m[1] + made[m[2]](root) + m[3], text)
@@ -146,6 +147,28 @@ def _step_rows(root: Path) -> Iterator[tuple[str, ...]]:
                 f"{e['val_accuracy']:.4f}",
                 _trainable(e["n_parameters"], e["config"], root),
             )
+
+
+def _families(root: Path) -> str:
+    """The results of an example: those of the selected configuration of each family, and of the final model."""
+    header = ("family", "configuration", "test accuracy", "trainable parameters")
+    paths = {name: root / f"metrics/evaluate/{name}.json" for name in (*STEPS, "final")}
+    found = {name: files.read_json(path) for name, path in paths.items() if path.exists() and name != original.CHOSEN}
+    rows = [
+        (
+            "the final model" if name == "final" else f"`{name}`",
+            f"`{e['config']}`",
+            f"**{e['test_accuracy']:.4f}** {_interval(e['test_accuracy_ci95'])}",
+            f"{e['n_parameters']:,}",
+        )
+        for name, e in found.items()
+    ]
+    return (
+        f"{_table(header, *rows)}\n"
+        f"Measured on {found['final']['subsets'][0]['n']:,} test images. Test accuracy is the mean over "
+        f"{found['mlp']['n_seeds']} seeds, with a 95 % t interval over seeds and images; that of the final model, "
+        "which is one, has Wilson's interval.\n"
+    )
 
 
 def _original(root: Path) -> str:
