@@ -8,6 +8,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,8 +61,8 @@ def sets(data: Data) -> splits.Sets:
     index = {name: torch.arange(len(of_set)) for name, of_set in files.items()}
     labels = {name: torch.tensor([file.label for file in of_set]) for name, of_set in files.items()}
     if drawn := [name for name in fractions if name not in files]:
-        groups = near_duplicates.groups(images["train"]) if data.near_duplicates else index["train"]
-        parts = splits.stratified(labels["train"], groups, [fractions[name] for name in drawn], data.split_seed)
+        draw = _draw_apart if data.near_duplicates else _draw
+        parts = draw(images["train"], labels["train"], [fractions[name] for name in drawn], data.split_seed)
         index |= dict(zip([*drawn, "train"], parts, strict=True))
     source = {name: name if name in files else "train" for name in SETS}
     chosen = {
@@ -123,6 +124,29 @@ def read(files: Sequence[File], size: int) -> tuple[Tensor, list[File], list[str
             images[len(readable)] = found
             readable.append(file)
     return torch.from_numpy(images[: len(readable)]), readable, unreadable
+
+
+def _draw(images: Tensor, labels: Tensor, fractions: Sequence[float], seed: int) -> list[Tensor]:
+    """A subset for each of ``fractions``, and the rest (see ``splits.stratified``)."""
+    return splits.stratified(labels, torch.arange(len(images)), fractions, seed)
+
+
+def _draw_apart(images: Tensor, labels: Tensor, fractions: Sequence[float], seed: int) -> list[Tensor]:
+    """The same, with no near-duplicate of an image in another subset.
+
+    The search compares an image with the most similar ones only, and among fewer images it finds others.
+    """
+    groups = near_duplicates.groups(images)
+    while True:
+        parts = splits.stratified(labels, groups, fractions, seed)
+        pairs = [(torch.arange(0), torch.arange(0))]
+        for a, b in combinations([part for part in reversed(parts) if len(part)], 2):
+            found = near_duplicates.find(images[a], images[b])
+            pairs.append((a[found.train], b[found.test]))
+        first, second = (torch.cat(ends) for ends in zip(*pairs, strict=True))
+        if not len(first):
+            return parts
+        groups = near_duplicates.join(groups, first, second)
 
 
 def _pixels(path: Path, size: int) -> npt.NDArray[np.uint8] | str:

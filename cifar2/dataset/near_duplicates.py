@@ -92,9 +92,15 @@ def groups(images: Tensor) -> Tensor:
     Args:
         images: uint8, N x 3 x H x W.
     """
-    pairs, n = _search(images, images, within=True), len(images)
-    graph = coo_array((torch.ones(len(pairs.test)), (pairs.test, pairs.train)), (n, n))
-    return torch.from_numpy(connected_components(graph, directed=False)[1]).long()
+    pairs = _search(images, images, within=True)
+    return join(torch.arange(len(images)), pairs.test, pairs.train)
+
+
+def join(groups: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The groups, int64, N, after those of the images ``first`` and ``second`` became one, pair by pair."""
+    n = len(groups)
+    graph = coo_array((torch.ones(len(first)), (groups[first], groups[second])), (n, n))
+    return torch.from_numpy(connected_components(graph, directed=False)[1]).long()[groups]
 
 
 def most_similar(*found: Pairs) -> Pairs:
