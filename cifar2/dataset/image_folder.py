@@ -8,6 +8,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -59,14 +60,23 @@ def sets(data: Data) -> splits.Sets:
     _check_digests(files, images)
 
     index = {name: torch.arange(len(of_set)) for name, of_set in files.items()}
-    labels = {name: torch.tensor([file.label for file in of_set]) for name, of_set in files.items()}
+    given = {
+        name: splits.Split(
+            images[name],
+            torch.tensor([file.label for file in of_set], dtype=torch.int64),
+            index[name],
+            tuple(data.classes),
+        )
+        for name, of_set in files.items()
+    }
+    splits.check_counts(given, f"add some to {folder}")
     if drawn := [name for name in fractions if name not in files]:
         draw = _draw_apart if data.near_duplicates else _draw
-        parts = draw(images["train"], labels["train"], [fractions[name] for name in drawn], data.split_seed)
+        parts = draw(images["train"], given["train"].labels, [fractions[name] for name in drawn], data.split_seed)
         index |= dict(zip([*drawn, "train"], parts, strict=True))
     source = {name: name if name in files else "train" for name in SETS}
     chosen = {
-        name: splits.Split(images[source[name]][i], labels[source[name]][i], i, tuple(data.classes))
+        name: replace(given[source[name]], x=given[source[name]].x[i], labels=given[source[name]].labels[i], index=i)
         for name, i in ((name, index[name]) for name in SETS)
     }
     alike = " or, if all its images are alike, set data.near_duplicates in params.yaml to false"
@@ -87,7 +97,7 @@ def find(folder: Path, classes: Sequence[str]) -> dict[str, list[File]]:
     Raises:
         UserError: a class has no folder, or too few images.
     """
-    given = all((folder / "train" / name).is_dir() for name in classes)
+    given = any((folder / "train" / name).is_dir() for name in classes)
     roots = {name: folder / name for name in SETS if (folder / name).is_dir()} if given else {"train": folder}
     found = {
         name: [File(path, label) for label, of_class in enumerate(classes) for path in _in_class(root, of_class)]
@@ -127,8 +137,8 @@ def read(files: Sequence[File], size: int) -> tuple[Tensor, list[File], list[str
 
 
 def _draw(images: Tensor, labels: Tensor, fractions: Sequence[float], seed: int) -> list[Tensor]:
-    """A subset for each of ``fractions``, and the rest (see ``splits.stratified``)."""
-    return splits.stratified(labels, torch.arange(len(images)), fractions, seed)
+    """A subset for each of ``fractions``, and the rest (see ``splits.stratified``), with equal images in one."""
+    return splits.stratified(labels, _equal(images), fractions, seed)
 
 
 def _draw_apart(images: Tensor, labels: Tensor, fractions: Sequence[float], seed: int) -> list[Tensor]:
@@ -136,17 +146,28 @@ def _draw_apart(images: Tensor, labels: Tensor, fractions: Sequence[float], seed
 
     The search compares an image with the most similar ones only, and among fewer images it finds others.
     """
-    groups = near_duplicates.groups(images)
+    groups = near_duplicates.join(near_duplicates.groups(images), torch.arange(len(images)), _equal(images))
     while True:
-        parts = splits.stratified(labels, groups, fractions, seed)
+        *parts, rest = splits.stratified(labels, groups, fractions, seed)
         pairs = [(torch.arange(0), torch.arange(0))]
-        for a, b in combinations([part for part in reversed(parts) if len(part)], 2):
+        # As stage near_duplicates searches: in training for validation images, and in both for test images.
+        for a, b in combinations([part for part in (rest, *parts) if len(part)], 2):
             found = near_duplicates.find(images[a], images[b])
             pairs.append((a[found.train], b[found.test]))
         first, second = (torch.cat(ends) for ends in zip(*pairs, strict=True))
         if not len(first):
-            return parts
+            return [*parts, rest]
         groups = near_duplicates.join(groups, first, second)
+
+
+def _equal(images: Tensor) -> Tensor:
+    """For each image the first one that equals it, int64, N."""
+    first: dict[bytes, int] = {}
+    return torch.tensor([first.setdefault(_digest(image), i) for i, image in enumerate(images.numpy())])
+
+
+def _digest(image: npt.NDArray[np.uint8]) -> bytes:
+    return hashlib.sha256(image.tobytes()).digest()
 
 
 def _pixels(path: Path, size: int) -> npt.NDArray[np.uint8] | str:
@@ -161,16 +182,19 @@ def _in_class(root: Path, name: str) -> list[Path]:
     """The image files of a class, also those in folders below its own, as for torchvision.
 
     Raises:
-        UserError: the class has no folder, or only a link to one.
+        UserError: the class has no folder, or one of these folders is a link.
     """
     folder = root / name
-    if folder.is_symlink():
-        raise UserError(f"{folder} is a link, and DVC sees no change behind it; move the folder here")
     if not folder.is_dir():
         known = [path.name for path in sorted(root.glob("*")) if path.is_dir() and path.name[0] != "."]
         raise UserError(f"there is no folder {folder}{did_you_mean(name, known, 'there are' if known else '')}")
-    paths = (Path(place, file) for place, _, files in os.walk(folder) for file in files)
-    return sorted(path for path in paths if path.name[0] != "." and path.suffix.lower() in image_file.SUFFIXES)
+    paths: list[Path] = []
+    for place, below, files in os.walk(folder):
+        below[:] = [name for name in below if name[0] != "."]
+        for link in (path for path in (root, Path(place), *(Path(place, name) for name in below)) if path.is_symlink()):
+            raise UserError(f"{link} is a link, and DVC sees no change behind it; move the folder here")
+        paths += (Path(place, name) for name in files if name[0] != ".")
+    return sorted(path for path in paths if path.suffix.lower() in image_file.SUFFIXES)
 
 
 def _check_digests(files: Mapping[str, Sequence[File]], images: Mapping[str, Tensor]) -> None:
@@ -183,7 +207,7 @@ def _check_digests(files: Mapping[str, Sequence[File]], images: Mapping[str, Ten
     pairs = []
     for name, of_set in files.items():
         for file, image in zip(of_set, images[name].numpy(), strict=True):
-            other = first.setdefault(hashlib.sha256(image.tobytes()).digest(), file)
+            other = first.setdefault(_digest(image), file)
             if other.label != file.label:
                 pairs.append(f"{other.path} and {file.path}")
     if pairs:

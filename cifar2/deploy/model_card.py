@@ -39,7 +39,7 @@ different ones. No prediction and no label was used.""",
 )
 OWN_IMAGES = (
     """\
-The images are no public data set; whoever passes on this model should state their origin and licence here.""",
+The origin and licence of the images are not recorded; whoever passes on this model should state them here.""",
     """\
 The thresholds for near-duplicates were set on CIFAR-10's
 photographs of airplanes and birds.""",

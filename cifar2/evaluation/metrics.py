@@ -80,7 +80,8 @@ def over_seeds(statistics: Sequence[Statistic]) -> dict[str, Any]:
     mean = fmean(values)
     contributions = torch.stack([statistic.contributions for statistic in statistics])
     if len(values) == 1 and statistics[0].counts:
-        interval = wilson_interval(*statistics[0].counts)
+        n_correct, n = statistics[0].counts
+        interval = wilson_interval(n_correct, n) if n else [0.0, 1.0]
         kind = "Wilson, over images"
     else:
         low, high = estimate(contributions)._replace(mean=mean).interval()
@@ -98,9 +99,11 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> Statistic:
 
 def balanced_accuracy(probabilities: Tensor, labels: Tensor) -> Statistic:
     """The mean over the classes of the fraction of correct predictions, which is the recall."""
-    counts = labels.bincount()
-    correct = (probabilities.argmax(1) == labels).double() * (len(labels) / (len(counts) * counts))[labels]
-    return Statistic(correct.mean().item(), correct)
+    correct, counts = (probabilities.argmax(1) == labels).double(), labels.bincount()
+    recall = correct.new_zeros(len(counts)).index_add(0, labels, correct) / counts
+    value = recall.mean()
+    # An example counts by how much its class has, against the recall of its class.
+    return Statistic(value.item(), value + (len(labels) / (len(counts) * counts))[labels] * (correct - recall[labels]))
 
 
 def roc_auc(probabilities: Tensor, labels: Tensor) -> Statistic:
@@ -155,14 +158,14 @@ def class_metrics(matrix: Tensor, labels: Tensor, predicted: Tensor) -> list[dic
         smaller.view(-1)[cell] -= 1
         by_cell.append(torch.stack(_precision_recall_f1(smaller)))
     without = torch.stack(by_cell)[of_example]  # N x metric x class
-    # Precision and recall are fractions, of what was predicted and of what there is.
-    of = (matrix.sum(0).tolist(), matrix.sum(1).tolist(), [0] * len(matrix))
+    # Precision and recall are fractions, of what was predicted and of what there is; F1 is none.
+    of = (matrix.sum(0).tolist(), matrix.sum(1).tolist())
     return [
         {
             key: Statistic(
                 whole[k][i].item(),
                 pseudo_values(whole[k][i].item(), without[:, k, i]),
-                (int(matrix[i, i]), of[k][i]) if of[k][i] else None,
+                (int(matrix[i, i]), of[k][i]) if k < len(of) else None,
             )
             for k, key in enumerate(("precision", "recall", "f1"))
         }

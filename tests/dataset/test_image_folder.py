@@ -199,3 +199,46 @@ def test_a_given_set_needs_an_image_of_each_class():
     Path("data/images/val/кот").mkdir()
     with pytest.raises(UserError, match=r"no image of кот is in val; add some to data/images$"):
         load()
+
+
+def test_equal_images_come_into_one_set_without_a_search():
+    fill(12)
+    for i in range(6):
+        shutil.copy("data/images/кот/000.png", f"data/images/кот/copy {i}.png")
+    for seed in range(5):
+        names = load(split_seed=seed).names.values()
+        assert sorted(sum("copy" in file for file in of_set) for of_set in names)[:2] == [0, 0]
+
+
+def test_a_set_without_any_image_is_one_line():
+    fill(5, ("train",))
+    for name in CLASSES:
+        Path("data/images/test", name).mkdir(parents=True)
+    with pytest.raises(UserError, match="no image of кот is in test; add some to data/images"):
+        load()
+
+
+@pytest.mark.parametrize("link", ["train", "train/кот/below"])
+def test_a_folder_that_is_a_link_is_refused_anywhere(link):
+    fill(5, ("train",))
+    target = Path("elsewhere").resolve()
+    if Path("data/images", link).exists():
+        Path("data/images", link).rename(target)
+    else:
+        target.mkdir()
+    Path("data/images", link).symlink_to(target)
+    with pytest.raises(UserError, match=f"data/images/{link} is a link"):
+        load()
+
+
+def test_hidden_folders_are_ignored():
+    fill(5)
+    hidden = write("кот/.ipynb_checkpoints/0.png")
+    assert hidden not in [file.path for file in image_folder.find(Path("data/images"), CLASSES)["train"]]
+
+
+def test_a_class_that_a_given_split_lacks_is_named():
+    fill(5, ("train", "val", "test"))
+    shutil.rmtree("data/images/train/кот")
+    with pytest.raises(UserError, match="there is no folder data/images/train/кот"):
+        load()

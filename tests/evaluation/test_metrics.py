@@ -274,3 +274,22 @@ def test_calibration_errors_of_bins_do_not_cancel(monkeypatch):
     bins = metrics.calibration(p, labels, n_bins=2)
     assert [(b.n, b.accuracy) for b in bins] == [(3, 1), (2, 0)]
     assert metrics.calibration_error(p, labels).value == pytest.approx((3 * 0.4 + 2 * 0.8) / 5)
+
+
+def test_contributions_to_the_balanced_accuracy_are_the_jackknifes():
+    """Up to n / (n - 1) in the recall of each class."""
+    labels = torch.tensor([0] * 400 + [1] * 100)
+    p = torch.rand(500, 2, generator=torch.Generator().manual_seed(0)).double()
+    p /= p.sum(1, keepdim=True)
+    whole = metrics.balanced_accuracy(p, labels)
+    assert whole.contributions.mean().item() == pytest.approx(whole.value)
+    for i in (0, 1, 2, 3, 497, 498, 499):
+        keep = torch.arange(500) != i
+        without = metrics.balanced_accuracy(p[keep], labels[keep]).value
+        assert whole.contributions[i].item() == pytest.approx(500 * whole.value - 499 * without, rel=0.02, abs=0.02)
+
+
+def test_balanced_accuracy_of_faultless_predictions_is_certain():
+    labels = torch.tensor([0] * 1000 + [1] * 10)
+    p = torch.eye(2).double()[labels]
+    assert metrics.over_seeds([metrics.balanced_accuracy(p, labels)])["ci95"] == [1.0, 1.0]
