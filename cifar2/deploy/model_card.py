@@ -39,7 +39,7 @@ different ones. No prediction and no label was used.""",
 )
 OWN_IMAGES = (
     """\
-The origin and licence of the images are not recorded; whoever passes on this model should state them here.""",
+The origin and licence of the images are not recorded; anyone who passes on this model should name them here.""",
     """\
 The thresholds for near-duplicates were set on CIFAR-10's
 photographs of airplanes and birds.""",
