@@ -23,6 +23,7 @@ of all classes; judged by eye, 4 and 9 of these pairs are not one photograph.  B
 of which 52 and 227 are found (tests/dataset/test_near_duplicates.py).
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -117,8 +118,8 @@ def _search(train: Tensor, test: Tensor, *, within: bool) -> Pairs:
     train, test = _small(train), _small(test)
     coarse, spectra = (torch.cat([f(images) for images in torch.split(train, BATCH)]) for f in (_coarse, _spectra))
     n_candidates = min(N_CANDIDATES, len(train) - within)
-    found, batches = [], torch.split(torch.arange(len(test)), BATCH)
-    for batch in steps(batches, len(batches), "near-duplicates"):
+
+    def search(batch: Tensor) -> Pairs:
         halves = []
         for images in (test[batch], test[batch].flip(-1)):
             correlation = _coarse(images) @ coarse.t()
@@ -135,7 +136,11 @@ def _search(train: Tensor, test: Tensor, *, within: bool) -> Pairs:
         images = torch.where(flipped.view(-1, 1, 1, 1), test[i].flip(-1), test[i])
         of_drawings, of_images = _align(images.double(), train[j].double(), shifts[rows, columns].double())
         similar = torch.minimum(of_drawings, of_images) >= MIN_SIMILARITY
-        found.append(Pairs(*(column[similar] for column in (i, j, flipped, of_drawings))))
+        return Pairs(*(column[similar] for column in (i, j, flipped, of_drawings)))
+
+    batches = torch.split(torch.arange(len(test)), BATCH)
+    with ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        found = [*steps(pool.map(search, batches), len(batches), "near-duplicates")]
     return Pairs(*map(torch.cat, zip(*found, strict=True)))
 
 

@@ -153,6 +153,18 @@ def test_images_beyond_one_batch_are_found(monkeypatch):
     assert sorted(zip(pairs.test.tolist(), pairs.train.tolist(), strict=True)) == [(30, 33), (31, 34)]
 
 
+def test_pairs_do_not_depend_on_the_number_of_threads(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "BATCH", 10)
+    threads = torch.get_num_threads()
+    found = []
+    for n in (1, 3):
+        torch.set_num_threads(n)
+        found.append(near_duplicates.find(TRAIN, torch.cat([TEST, TRAIN.flip(-1)])))
+    torch.set_num_threads(threads)
+    assert len(found[0].test) == len(TRAIN)
+    assert all(torch.equal(*columns) for columns in zip(*found, strict=True))
+
+
 def test_groups_join_near_duplicates_of_near_duplicates():
     images = TRAIN.clone()
     images[20], images[40], images[50] = brightened(TRAIN[10]), mirrored(TRAIN[10]), noisy(TRAIN[30])
