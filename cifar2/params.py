@@ -195,7 +195,7 @@ class Configuration(_Strict):
     dropout: Fraction = 0.0
     # Data augmentation: random mirroring, shifts by up to N pixels, color jitter by up to a fraction.
     flip: bool = False
-    shift: Annotated[int, Field(ge=0, lt=32)] = 0
+    shift: Annotated[int, Field(ge=0)] = 0
     jitter: Fraction = 0.0
     # Average predictions over each image and its mirror image.
     flip_average: bool = False
@@ -427,6 +427,17 @@ class Params(_Strict):
         for name in extended:
             if name in self.configs or extended.count(name) > 1:
                 raise ValueError(f"has {name} twice in configs and extended; rename one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _shifts_are_within_the_image(self) -> Self:
+        size = self.data.image_size
+        for name, configuration in (self.configs | self.extended_configs).items():
+            if configuration.shift >= size:
+                section = "configs" if name in self.configs else "extended"
+                raise ValueError(
+                    f"has shift: {configuration.shift} in {name} of {section}; it must be below data.image_size, {size}"
+                )
         return self
 
     @model_validator(mode="after")

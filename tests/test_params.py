@@ -133,7 +133,12 @@ def test_ablation_variants_are_the_base_with_changes(tmp_path, document):
         ("configs.fine.dropout", 1.0, "configs.fine.dropout must be less than 1, not 1.0"),
         ("configs.fine.dropout", -0.1, "configs.fine.dropout must be greater than or equal to 0, not -0.1"),
         ("configs.fine.flip", 1, "configs.fine.flip must be a valid boolean, not 1"),
-        ("configs.fine.shift", 32, "configs.fine.shift must be less than 32, not 32"),
+        ("configs.fine.shift", 32, "has shift: 32 in fine of configs; it must be below data.image_size, 32"),
+        (
+            "extended.ablation.upwards.changes.with_augmentation.shift",
+            40,
+            "has shift: 40 in with_augmentation of extended; it must be below",
+        ),
         ("configs.fine.jitter", 1.0, "configs.fine.jitter must be less than 1, not 1.0"),
         ("configs.fine.early_stopping", 0, "configs.fine.early_stopping must be greater than 0, not 0"),
         (
