@@ -1,5 +1,6 @@
 """A classifier as an ONNX file, for programs without PyTorch."""
 
+import json
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
@@ -46,7 +47,7 @@ class ImageClassifier(nn.Module):
 def to_onnx(card: classifier.Card, network: nn.Module) -> bytes:
     """The classifier as an ONNX model: ``images``, uint8, N x 3 x H x W, to ``logits``, float32, N x classes.
 
-    The metadata has the class names as ``classes``, separated by commas.  The bytes depend on the classifier alone: the
+    The metadata has the class names as ``classes``, a list in JSON.  The bytes depend on the classifier alone: the
     exporter's version and the paths of this machine are left out.
     """
     example = torch.zeros(2, 3, card.image_size, card.image_size, dtype=torch.uint8)
@@ -65,7 +66,7 @@ def to_onnx(card: classifier.Card, network: nn.Module) -> bytes:
     model.producer_version = ""
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
-    onnx.helper.set_model_props(model, {"classes": ",".join(card.classes)})
+    onnx.helper.set_model_props(model, {"classes": json.dumps(card.classes, ensure_ascii=False)})
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

@@ -70,7 +70,7 @@ def test_onnxruntime_gives_the_logits_of_pytorch(kind):
 def test_model_maps_any_number_of_images_to_logits(kind):
     model = onnx.load_from_string(exported(kind))
     onnx.checker.check_model(model, full_check=True)
-    assert {p.key: p.value for p in model.metadata_props} == {"classes": "airplane,bird"}
+    assert {p.key: p.value for p in model.metadata_props} == {"classes": '["airplane", "bird"]'}
     (images,), (logits,) = model.graph.input, model.graph.output
     assert (images.name, logits.name) == ("images", "logits")
     shapes = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in (images, logits)]
