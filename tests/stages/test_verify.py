@@ -1,13 +1,17 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from cifar2 import gradcheck, inplace, losses, mynet
+from cifar2 import gradcheck, inplace, losses, mynet, verification
+from cifar2.dataset import splits
 from cifar2.sgd import SGD
+from cifar2.verification import check_all
 from tests import test_gradcheck, test_sgdcheck
+from tests.conftest import random_split
 
 GATE = Path("data/verified.json")
 LINE = re.compile(r"error: verification failed in (\d+) of its checks; (.+): error (\S+) against (.+), tolerance (\S+)")
@@ -40,6 +44,16 @@ def test_passed_checks_open_the_gate(project, run_stage):
     assert 0 < metrics()["inplace_vs_backprop_and_sgd_max_rel_diff"] < 1e-12
     assert metrics()["n_checks"] == len(json.loads(GATE.read_text())["passed"])
     assert Path("metrics/figures/gradient_errors.png").exists()
+
+
+def test_images_of_every_class_are_checked(project, run_stage, monkeypatch):
+    """Your own images are in the order of their classes."""
+    split = random_split(700, 0, ("a", "b", "c"))
+    splits.save(Path("data/prepared/train.safetensors"), replace(split, labels=split.labels.sort().values))
+    checked = []
+    monkeypatch.setattr(verification, "check_all", lambda x, y, *others: checked.append(y) or check_all(x, y, *others))
+    run_stage("verify.py")
+    assert checked[0].bincount().min() > 100
 
 
 def test_gate_names_all_checks_and_has_no_number(project, run_stage):
