@@ -42,7 +42,7 @@ def main() -> None:
     x = inputs(card, test, model)
     flip_average = card.configuration.flip_average
     logits = torch.stack([inference.logits(network, x, flip_average) for network in networks.values()])
-    pairs = files.read_csv(PREPARED / "near_duplicates.csv", ())
+    pairs = files.read_csv(PREPARED / "near_duplicates.csv", ("other_set",))
     seen = torch.isin(test.index, torch.tensor([int(pair["test_index"]) for pair in pairs]))
     kept = {"all": torch.ones_like(seen)}
     if seen.any() and test.labels[~seen].bincount(minlength=len(classes)).all():  # of each, for the metrics

@@ -20,7 +20,7 @@ PREPARED = Path("data/prepared")
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     train, val, test = (splits.load(PREPARED / f"{name}.safetensors") for name in ("train", "val", "test"))
-    seen = splits.join(train, val)
+    seen, others = splits.join(train, val), ["train"] * len(train.x) + ["val"] * len(val.x)
     pairs, counts = None, {}
     if params.load().data.near_duplicates:
         of_train, of_val = (near_duplicates.find(split.x, test.x) for split in (train, val))
@@ -34,9 +34,9 @@ def main() -> None:
         }
     files.write_csv(
         PREPARED / "near_duplicates.csv",
-        ("test_index", "train_index", "mirrored", "similarity"),
+        ("test_index", "other_set", "other_index", "mirrored", "similarity"),
         [
-            (test.index[i].item(), seen.index[j].item(), mirrored.item(), f"{similarity:.4f}")
+            (test.index[i].item(), others[j], seen.index[j].item(), mirrored.item(), f"{similarity:.4f}")
             for i, j, mirrored, similarity in zip(*(pairs or near_duplicates.NONE), strict=True)
         ],
     )

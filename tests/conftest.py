@@ -38,7 +38,12 @@ MODELS = {"fine": "data/models/train/fine.safetensors"} | {
     for name in ("mlp", "mlp_augmented", "cnn", "transfer", "final_mlp", "final")
 }
 EVALUATED = list(MODELS)
-NEAR_DUPLICATES = "test_index,train_index,mirrored,similarity\n3,10,False,0.9512\n17,2,True,0.7345\n8,2,False,0.7120\n"
+NEAR_DUPLICATES = """\
+test_index,other_set,other_index,mirrored,similarity
+3,train,10,False,0.9512
+17,val,2,True,0.7345
+8,val,2,False,0.7120
+"""
 
 # The background jobs of a shell, and their children, ignore Ctrl-C by default.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -80,7 +80,7 @@ def test_near_duplicates_are_identified_by_official_index(selected, run_stage):
     splits.save(TEST, replace(test, index=test.index + 100))
     run_stage("evaluate.py", MODELS["mlp"])
     assert len(metrics("mlp")["subsets"]) == 1
-    lines = [NEAR_DUPLICATES.splitlines()[0], "103,10,False,0.9", "129,3,True,0.8", ""]
+    lines = [NEAR_DUPLICATES.splitlines()[0], "103,train,10,False,0.9", "129,val,3,True,0.8", ""]
     Path("data/prepared/near_duplicates.csv").write_text("\n".join(lines))
     run_stage("evaluate.py", MODELS["mlp"])
     assert metrics("mlp")["subsets"][1]["n"] == SIZES["test"] - 2
@@ -106,7 +106,7 @@ def test_flip_average_is_that_of_the_configuration(selected, run_stage):
 def test_a_subset_without_a_class_is_not_measured(selected, run_stage, label):
     test = splits.load(TEST)
     seen = test.index[test.labels == label].tolist() if label is not None else []
-    lines = [NEAR_DUPLICATES.splitlines()[0], *(f"{i},3,False,0.9" for i in seen), ""]
+    lines = [NEAR_DUPLICATES.splitlines()[0], *(f"{i},train,3,False,0.9" for i in seen), ""]
     Path("data/prepared/near_duplicates.csv").write_text("\n".join(lines))
     run_stage("evaluate.py", MODELS["cnn"])
     assert [subset["images"] for subset in metrics("cnn")["subsets"]] == ["all"]

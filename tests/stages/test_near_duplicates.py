@@ -37,9 +37,9 @@ def test_pairs_are_listed_by_official_index(sets, run_stage):
     save(sets)
     run_stage("near_duplicates.py")
     rows = table(PAIRS)
-    assert {(row["test_index"], row["train_index"], row["mirrored"]) for row in rows} == {
-        ("203", "7", "False"),
-        ("204", "105", "True"),
+    assert {(row["test_index"], row["other_set"], row["other_index"], row["mirrored"]) for row in rows} == {
+        ("203", "train", "7", "False"),
+        ("204", "val", "105", "True"),
     }
     assert all(float(row["similarity"]) == pytest.approx(1, abs=0.01) for row in rows)
 
@@ -65,7 +65,7 @@ def test_pairs_are_counted_by_split(sets, run_stage):
 def test_table_without_pairs_is_empty(sets, run_stage):
     save(sets)
     run_stage("near_duplicates.py")
-    assert Path(PAIRS).read_text() == "test_index,train_index,mirrored,similarity\n"
+    assert Path(PAIRS).read_text() == "test_index,other_set,other_index,mirrored,similarity\n"
     assert set(counts().values()) == {0}
 
 

@@ -428,7 +428,7 @@ def test_a_page_of_own_images_says_nothing_of_cifar10(to_report, run_stage):
         Path("metrics/prepare.json"), read("prepare") | {"own_images": True, "unreadable": ["a.png is empty"]}
     )
     files.write_json(Path("metrics/near_duplicates.json"), {})
-    Path("data/prepared/near_duplicates.csv").write_text("test_index,train_index,mirrored,similarity\n")
+    Path("data/prepared/near_duplicates.csv").write_text("test_index,other_set,other_index,mirrored,similarity\n")
     for model in MODELS.values():
         run_stage("evaluate.py", model)
     run_stage("report.py")
