@@ -80,6 +80,7 @@ def roc(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
         (row["class"], round(1000 * row["false_positive_rate"]), round(HEIGHT * row["true_positive_rate"])): row
         for row in rows
     }
+    drawn = [name for name in classes if any(row["class"] == name for row in rows)]
     chosen = alt.selection_point(fields=["class"], bind="legend")
     line = (
         _chart(list(kept.values()))
@@ -87,7 +88,7 @@ def roc(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
         .encode(
             alt.X("false_positive_rate:Q", title="false positive rate"),
             alt.Y("true_positive_rate:Q", title="true positive rate"),
-            alt.Color("class:N", title="class", scale=alt.Scale(domain=classes, range=TEN), legend=LINE_LEGEND),
+            alt.Color("class:N", title="class", scale=alt.Scale(domain=drawn, range=TEN), legend=LINE_LEGEND),
             opacity=alt.condition(chosen, alt.value(1), alt.value(0.1)),
             order="false_positive_rate:Q",
             tooltip=["class:N", *_tooltips("false_positive_rate", "true_positive_rate")],

@@ -139,9 +139,17 @@ def test_intervals_of_the_calibration_are_drawn_to_both_ends():
 @pytest.mark.parametrize("n", [2, 10])
 def test_no_two_classes_share_a_colour(n):
     names = cifar10.CLASSES[:n]
-    (colour,) = encodings(charts.roc(ROC, names).to_dict(), "color")
+    (colour,) = encodings(
+        charts.roc([row | {"class": name} for name in names for row in ROC], names).to_dict(), "color"
+    )
     assert colour["scale"]["domain"] == list(names)
     assert len(set(colour["scale"]["range"][:n])) == n
+
+
+def test_the_legend_names_the_classes_that_have_a_curve():
+    (colour,) = encodings(charts.roc(ROC, CLASSES).to_dict(), "color")
+    assert colour["scale"]["domain"] == sorted({row["class"] for row in ROC})
+    assert len(colour["scale"]["domain"]) < len(CLASSES)
 
 
 def test_a_click_on_a_class_fades_the_other_curves():
