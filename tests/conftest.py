@@ -301,7 +301,7 @@ def reported(to_report: Project, run_stage: Callable[..., None], once: Callable[
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the project where the pipeline has run and is committed; a test that changes it changes it back."""
     folder = new_clone(tmp_path_factory.mktemp("clone"))
-    run(folder, "dvc", "repro")
+    run(folder, sys.executable, "-m", "tools.repro", "--jobs", "2")
     run(folder, "git", "add", ".")
     run(folder, "git", "commit", "--quiet", "--allow-empty", "-m", "results")
     return folder

@@ -23,6 +23,11 @@ def own_images(document):
         "image_size": 16,
         "near_duplicates": False,
     }
+    # One of each family; stage evaluate@fine needs `fine`.
+    for name in ("precise", "fast", "balanced", "smooth"):
+        del document["configs"][name]
+    document["extended"]["replication"]["configs"] = ["fine"]
+    document["extended"]["ablation"]["upwards"]["base"] = "fine"
 
 
 @pytest.fixture(scope="module")
