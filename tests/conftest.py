@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import io
 import os
 import pty
 import re
@@ -27,6 +28,7 @@ from PIL import Image
 from cifar2 import files, params
 from cifar2.dataset import splits
 from cifar2.evaluation import selection
+from cifar2.figures import canvas
 from tests.clone import ROOT, new_clone, read, run
 
 SIZES = {"train": 60, "val": 24, "test": 30}
@@ -44,6 +46,9 @@ test_index,other_set,other_index,mirrored,similarity
 17,val,2,True,0.7345
 8,val,2,False,0.7120
 """
+# An image of one pixel.
+BLANK = io.BytesIO()
+Image.new("L", (1, 1)).save(BLANK, "PNG")
 
 # The background jobs of a shell, and their children, ignore Ctrl-C by default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -160,8 +165,13 @@ def standard_input() -> Iterator[Callable[[Path], None]]:
 
 
 @pytest.fixture
-def run_stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run a script of stages/ in this process, as ``python stages/NAME ARGUMENTS`` would."""
+def run_stage(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Run a script of stages/ in this process, as ``python stages/NAME ARGUMENTS`` would.
+
+    To draw the figures takes most of the time, so they are blank unless the test is marked ``figures``.
+    """
+    if not request.node.get_closest_marker("figures"):
+        monkeypatch.setattr(canvas, "write", lambda path, figure: files.write(path, BLANK.getvalue()))
 
     def run(name: str, *arguments: str) -> None:
         script = ROOT / "stages" / name

@@ -225,6 +225,7 @@ def test_configuration_that_diverged_is_one_line(project, run_stage, fails_with)
     assert project.snapshot() == before
 
 
+@pytest.mark.figures
 def test_extended_evaluation_has_its_own_folder(evaluated, run_stage):
     before = evaluated.snapshot()
     Path("extended/data/models").mkdir(parents=True)

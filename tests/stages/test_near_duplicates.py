@@ -69,6 +69,7 @@ def test_table_without_pairs_is_empty(sets, run_stage):
     assert set(counts().values()) == {0}
 
 
+@pytest.mark.figures
 def test_second_run_writes_the_same_bytes(sets, project, run_stage):
     sets["test"].x[3] = sets["train"].x[7]
     save(sets)

@@ -65,6 +65,7 @@ def test_metrics_match_the_splits(project, run_stage):
     assert metrics["channel_std"][1] == pytest.approx(green.std(correction=0).item())
 
 
+@pytest.mark.figures
 def test_second_run_writes_the_same_bytes(project, run_stage):
     run_stage("prepare.py")
     first = project.snapshot()

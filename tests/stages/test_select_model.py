@@ -40,6 +40,7 @@ def wins(name):
         change(other, SIZES["val"] if other == name else 12)
 
 
+@pytest.mark.figures
 def test_outputs_are_the_selected_configuration_and_a_ranking(trained, run_stage):
     run_stage("select_model.py")
     rows = ranking()

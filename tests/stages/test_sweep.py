@@ -37,6 +37,7 @@ def again(project, ran, run_stage, **changes):
     return len(ran) - before
 
 
+@pytest.mark.figures
 def test_outputs_are_a_table_and_two_figures(project, run_stage, ran):
     before = set(project.snapshot())
     again(project, ran, run_stage, trials=8, space={"lr": {"log_uniform": [1e-4, 1.0]}})

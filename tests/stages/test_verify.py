@@ -35,6 +35,7 @@ def fails(project, fails_with):
     return run
 
 
+@pytest.mark.figures
 def test_passed_checks_open_the_gate(project, run_stage):
     run_stage("verify.py")
     assert metrics()["passed"] is True
