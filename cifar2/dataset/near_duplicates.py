@@ -115,9 +115,6 @@ def most_similar(*found: Pairs) -> Pairs:
 
 def _search(train: Tensor, test: Tensor, *, within: bool) -> Pairs:
     """All pairs that are found, of which a test image may have several."""
-    train, test = _small(train), _small(test)
-    coarse, spectra = (torch.cat([f(images) for images in torch.split(train, BATCH)]) for f in (_coarse, _spectra))
-    n_candidates = min(N_CANDIDATES, len(train) - within)
 
     def search(batch: Tensor) -> Pairs:
         halves = []
@@ -138,8 +135,12 @@ def _search(train: Tensor, test: Tensor, *, within: bool) -> Pairs:
         similar = torch.minimum(of_drawings, of_images) >= MIN_SIMILARITY
         return Pairs(*(column[similar] for column in (i, j, flipped, of_drawings)))
 
-    batches = torch.split(torch.arange(len(test)), BATCH)
+    # Each batch is the work of one thread: several would mostly wait for each other.
     with ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        train, test = (torch.cat([*pool.map(_small, torch.split(images, BATCH))]) for images in (train, test))
+        coarse, spectra = (torch.cat([*pool.map(f, torch.split(train, BATCH))]) for f in (_coarse, _spectra))
+        n_candidates = min(N_CANDIDATES, len(train) - within)
+        batches = torch.split(torch.arange(len(test)), BATCH)
         found = [*steps(pool.map(search, batches), len(batches), "near-duplicates")]
     return Pairs(*map(torch.cat, zip(*found, strict=True)))
 
@@ -148,10 +149,7 @@ def _small(images: Tensor) -> Tensor:
     """Images of 32 x 32 pixels, for which the constants were set."""
     if images.shape[2:] == (32, 32):
         return images
-    batches = torch.split(images, BATCH)
-    return torch.cat(
-        [interpolate(x.float(), (32, 32), mode="bilinear", antialias=True).round().byte() for x in batches]
-    )
+    return interpolate(images.float(), (32, 32), mode="bilinear", antialias=True).round().byte()
 
 
 def _best_shift(images: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
