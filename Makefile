@@ -51,7 +51,7 @@ coverage: install  ## run the tests (half as long again), and list the lines of 
 	coverage run -m pytest $(PARALLEL) --dist worksteal
 	coverage report
 
-test-slow: install  ## run the tests that need the real data, servers or minutes
+test-slow: install  ## run the tests that start other programs or need the real data (half an hour)
 	pytest -m slow --ignore tests/sweep/test_cluster.py $(PARALLEL) --dist loadfile --durations 30
 	pytest -m slow tests/sweep/test_cluster.py --durations 10
 

@@ -52,6 +52,7 @@ print(faults() - start)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc returns memory that is used again")
 def test_memory_of_freed_tensors_is_used_again():
     """Each of the 200 tensors has 768 pages, and each new page is a fault."""

@@ -26,6 +26,9 @@ KINDS = {
     "features": {"features": FEATURES, "n_l": (N_FEATURES, 2)},
     "small features, flipped": {"features": SMALL, "n_l": (6, 2)},
 }
+EACH_KIND = pytest.mark.parametrize(
+    "kind", [kind if kind == "mlp" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 NETWORK = transfer._network
 
 
@@ -54,7 +57,7 @@ def exported(kind):
     return export.to_onnx(*classifier_of(kind))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@EACH_KIND
 def test_onnxruntime_gives_the_logits_of_pytorch(kind):
     card, network = classifier_of(kind)
     x = inference.inputs(card, IMAGES)
@@ -66,7 +69,7 @@ def test_onnxruntime_gives_the_logits_of_pytorch(kind):
         torch.testing.assert_close(logits, expected[:n], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@EACH_KIND
 def test_model_maps_any_number_of_images_to_logits(kind):
     model = onnx.load_from_string(exported(kind))
     onnx.checker.check_model(model, full_check=True)
@@ -79,12 +82,13 @@ def test_model_maps_any_number_of_images_to_logits(kind):
     assert types == [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@EACH_KIND
 def test_model_has_no_path_and_no_version(kind):
     for text in (str(ROOT), sys.prefix, "site-packages", ".py", torch.__version__, onnx.__version__):
         assert text.encode() not in exported(kind)
 
 
+@pytest.mark.slow
 def test_second_export_has_the_same_bytes_and_is_silent(capfd):
     kind = "small features, flipped"
     first = exported(kind)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import matplotlib.image
+import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -42,6 +43,7 @@ def test_a_figure_has_reproducible_bytes_and_names_no_software(tmp_path):
     assert matplotlib.image.imread(io.BytesIO(content)).std() > 0
 
 
+@pytest.mark.slow
 def test_the_backend_of_a_notebook_is_ignored(monkeypatch):
     """In a child process, since matplotlib reads the variable once."""
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")

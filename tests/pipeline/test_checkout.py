@@ -51,11 +51,13 @@ def test_a_stage_does_so_from_any_folder(copy):
     assert imported(copy / "data", sys.executable, "../stages/train.py") == str(copy / "cifar2/__init__.py")
 
 
+@pytest.mark.slow
 def test_predict_runs_the_code_of_the_current_checkout(copy):
     assert imported(copy, COMMAND, "predict", "a.png") == str(copy / "cifar2/__init__.py")
     assert imported(copy / "stages", COMMAND, "predict", "a.png") == str(copy / "cifar2/__init__.py")
 
 
+@pytest.mark.slow
 def test_predict_runs_the_installed_code_and_its_model_elsewhere(tmp_path):
     done = subprocess.run([COMMAND, "predict", "a.png"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
@@ -106,6 +108,7 @@ def test_a_stage_refuses_unknown_arguments(script, run_stage, tmp_path, monkeypa
 START = "import site, sys; site.addsitedir(sys.argv.pop(1)); "
 
 
+@pytest.mark.slow
 def test_dvc_finds_the_environments_python_without_activation(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[core]\nno_scm = true\nanalytics = false\n")

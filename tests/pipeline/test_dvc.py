@@ -264,6 +264,7 @@ def test_accuracies_are_the_metrics_and_nothing_else_is():
     assert {path for stage in STAGES for path in written(stage, "metrics")} == metrics | extended
 
 
+@pytest.mark.slow
 def test_the_table_of_metrics_fits_on_a_screen():
     shown = subprocess.run(["dvc", "metrics", "show"], cwd=ROOT, capture_output=True, text=True, check=True)
     lines = shown.stdout.splitlines()

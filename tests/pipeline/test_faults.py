@@ -120,6 +120,7 @@ def no_half_files():
     return not list(Path().rglob("*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [pytest.param(c, marks=pytest.mark.slow) if c in ("prepare.py", "verify.py", "export.py") else c for c in STAGES],

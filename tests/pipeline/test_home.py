@@ -26,6 +26,7 @@ def python(*arguments):
     return done
 
 
+@pytest.mark.slow
 def test_importing_the_libraries_leaves_the_home_empty(home):
     done = python("-c", IN_ROOT + "import cifar2.figures.canvas, onnxruntime", ROOT)
     assert written(home) == []

@@ -152,11 +152,13 @@ def test_every_plot_has_a_template_of_the_project():
         assert {(ROOT / f".dvc/plots/{name}.json").exists() for name in names} == {True}
 
 
+@pytest.mark.slow
 def test_the_page_has_the_installed_javascript_and_no_address():
     assert (ROOT / plots_page.PAGE).read_text() == plots_page.page(), "`make plots-page` writes it"
     assert "src=" not in plots_page.TEMPLATE
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium: `make browser` installs it")
 def test_pages_are_drawn_without_a_network(tmp_path):
     parts = [".dvc", "dvc.yaml", "params.yaml", "metrics"]

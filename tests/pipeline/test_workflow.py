@@ -41,12 +41,14 @@ def checkout(tmp_path_factory, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_the_gate_lets_a_lock_pass_that_is_of_its_code(checkout):
     done = run_step("dvc.lock", checkout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "::error::" not in done.stdout
 
 
+@pytest.mark.slow
 def test_the_gate_fails_with_one_annotation_that_says_what_to_do(checkout):
     replace("params.yaml", "lr: 0.1", "lr: 0.2")
     done = run_step("dvc.lock", checkout)

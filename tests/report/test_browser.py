@@ -15,9 +15,12 @@ from tests.conftest import ROOT
 CHROMIUM = shutil.which("chromium")
 # Accessibility checks (https://github.com/dequelabs/axe-core).
 AXE = ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and AXE.exists()), reason="there is no Chromium or no axe-core: `make browser` installs them"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and AXE.exists()), reason="there is no Chromium or no axe-core: `make browser` installs them"
+    ),
+]
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 CHARTS = ["val_loss", "val_accuracy", "train_loss", "train_accuracy", "ranking", "roc", "calibration"]
 

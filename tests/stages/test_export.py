@@ -12,6 +12,8 @@ from cifar2.networks import classifier
 from cifar2.training import hardware
 from tests.conftest import SIZES
 
+pytestmark = pytest.mark.slow
+
 MODEL, PAGE = "data/models/final.onnx", "data/models/final.md"
 EVALUATED = Path("data/evaluated/final.safetensors")
 INPUTS = [

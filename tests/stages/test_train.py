@@ -130,6 +130,7 @@ def test_unknown_configuration_is_one_line_with_the_known_ones(project, fails_wi
     )
 
 
+@pytest.mark.slow
 def test_script_needs_no_dvc_and_an_error_is_exit_code_1(project):
     command = [sys.executable, str(ROOT / "stages/train.py"), "fine"]
     subprocess.run(command, capture_output=True, check=True)

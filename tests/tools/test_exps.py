@@ -47,6 +47,7 @@ def show(folder, *options, **environment):
     return run(folder, "python", str(ROOT / "tools/exps.py"), *options, **environment).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("environment", "width"), [({"COLUMNS": "80"}, 80), ({"COLUMNS": ""}, 120)])
 def test_experiments_fit_the_terminal(repository, environment, width):
     out = show(repository, **environment)
@@ -64,6 +65,7 @@ def test_experiments_fit_the_terminal(repository, environment, width):
     assert "0.9100" in {cell for row in rows for cell in row}
 
 
+@pytest.mark.slow
 def test_experiments_of_other_commits_are_shown_on_request(repository):
     run(repository, "git", "commit", "--quiet", "--allow-empty", "-m", "later")
     try:

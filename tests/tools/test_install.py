@@ -12,6 +12,8 @@ import pytest
 from tests.clone import ROOT, run
 from tools import install
 
+pytestmark = pytest.mark.slow
+
 UV = f"""#!{sys.executable}
 import pathlib, sys
 with open("uv.log", "a") as log:

@@ -199,6 +199,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_run_notes_when_each_stage_ran(project, monkeypatch):
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.setattr("sys.argv", ["repro", "--jobs=2"])
@@ -209,6 +210,7 @@ def test_a_run_notes_when_each_stage_ran(project, monkeypatch):
     assert Path("a").read_text() == "\n"
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_to_do_says_so(project, monkeypatch, capsys):
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.setattr("sys.argv", ["repro", "--jobs=2"])
@@ -218,6 +220,7 @@ def test_a_run_with_nothing_to_do_says_so(project, monkeypatch, capsys):
     assert capsys.readouterr().out == "Nothing has changed: all stages are up to date.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "\0" * 100])
 def test_dvc_works_again_after_a_power_cut(project, capsys, content):
     Path(".dvc/tmp/rwlock").write_text(content)
@@ -227,6 +230,7 @@ def test_dvc_works_again_after_a_power_cut(project, capsys, content):
     subprocess.run(["dvc", "repro"], check=True)
 
 
+@pytest.mark.slow
 def test_the_list_of_a_running_dvc_stays(project):
     """DVC holds a lock while it writes the file, which is empty for a moment."""
     busy = Path(".dvc/tmp/rwlock")
@@ -242,6 +246,7 @@ def test_the_list_of_a_running_dvc_stays(project):
     assert busy.read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_a_project_without_the_list_is_unchanged(project):
     recover(project)
     assert not Path(".dvc/tmp/rwlock").exists()

@@ -105,6 +105,7 @@ def both() -> list[dict[str, list[str]]]:
     return [stale_stages(), stale_stages("extended")]
 
 
+@pytest.mark.slow
 def test_a_clone_without_data_is_up_to_date(clone, committed):
     assert not list(clone.rglob("*.bin"))
     assert both() == [{}, {}]
@@ -175,6 +176,7 @@ def test_stages_are_listed_before_a_line_with_the_fix(clone, capsys):
     assert capsys.readouterr().out.startswith("train must run again: lr\nwarning: the extended pipeline")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["params.yaml", "train.py"])
 def test_a_stale_extended_pipeline_is_a_warning(clone, capsys, name):
     """As after a change followed by `dvc repro`."""

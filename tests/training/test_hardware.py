@@ -93,6 +93,7 @@ torch.mm(torch.ones(64, 64), torch.ones(64, 64))
 """
 
 
+@pytest.mark.slow
 def test_products_use_the_instruction_set_of_params():
     """MKL reads its variable at the first product, and then reports whether the results are reproducible (CNR)."""
     for instructions, fastest in (("avx2", False), ("native", True)):

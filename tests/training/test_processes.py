@@ -30,6 +30,7 @@ def loader(tmp_path):
     return lambda configuration=CONFIGURATION: partial(Run.load, "x", configuration, PARAMS, inputs)
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_have_the_results_of_one_by_one(loader, tmp_path):
     load = loader()
     expected, run = load(), load()

@@ -132,6 +132,7 @@ def test_dvc_finds_metrics_and_curves_during_a_run():
         assert curve == ["step\tseed0", "1\t0.1", "2\t0.2"]
 
 
+@pytest.mark.slow
 def test_dvc_yaml_and_lock_of_the_pipeline_stay_as_they_are():
     subprocess.run(["dvc", "init", "--quiet", "--no-scm"], check=True)
     Path("dvc.yaml").write_text("stages: {}\n")
@@ -191,6 +192,7 @@ def ended(process):
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [subprocess.Popen.kill, kill_group, interrupt_group_and_kill])
 def test_killed_run_leaves_nothing_behind(start, end):
     process = start("fine")
@@ -200,6 +202,7 @@ def test_killed_run_leaves_nothing_behind(start, end):
     wait_until(lambda: not list(Path().iterdir()))
 
 
+@pytest.mark.slow
 def test_killed_run_does_not_remove_the_curves_of_others(start):
     killed, alive = start("fine"), start("fast")
     assert killed.stdout.readline() == alive.stdout.readline() == "live\n"
@@ -211,6 +214,7 @@ def test_killed_run_does_not_remove_the_curves_of_others(start):
     assert Path("dvclive/fast/metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_run_removes_what_a_power_cut_left(start):
     process = start("fine")
     assert process.stdout.readline() == "live\n"
@@ -224,6 +228,7 @@ def test_run_removes_what_a_power_cut_left(start):
         assert {path.name for path in Path("dvclive").iterdir()} == {"fast", "plots"}
 
 
+@pytest.mark.slow
 def test_killed_run_does_not_remove_the_curves_of_the_next(start):
     process = start("fine")
     assert process.stdout.readline() == "live\n"
@@ -239,6 +244,7 @@ def test_killed_run_does_not_remove_the_curves_of_the_next(start):
     assert Path("dvclive/fine/metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_partial_files_are_ignored_by_git_and_dvc():
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, name)
