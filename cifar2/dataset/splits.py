@@ -76,15 +76,19 @@ def stratified(labels: Tensor, groups: Tensor, fractions: Sequence[float], seed:
     Returns:
         The indices of each subset, in ascending order.
     """
+    together = groups.tolist()
     members: dict[int, list[int]] = {}
-    for i, group in enumerate(groups.tolist()):
-        members.setdefault(group, []).append(i)
-    together = list(members.values())
+    for i, name in enumerate(together):
+        members.setdefault(name, []).append(i)
     of_class = labels.bincount().tolist()
     room = [[max(1, round(n * fraction)) for n in of_class] for fraction in fractions]
     drawn: list[list[int]] = [[] for _ in (*fractions, "rest")]
-    for at in torch.randperm(len(together), generator=torch.Generator().manual_seed(seed)).tolist():
-        group, label = together[at], int(labels[together[at][0]])
+    # Examples in random order, not groups: after two groups became one, most others are drawn as before.
+    for at in torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist():
+        group = members.pop(together[at], None)
+        if group is None:
+            continue
+        label = int(labels[group[0]])
         subset = next((i for i, left in enumerate(room) if len(group) <= left[label]), len(room))
         drawn[subset] += group
         if subset < len(room):

@@ -48,6 +48,15 @@ def test_stratified_subsets_of_single_examples_have_their_fractions():
     assert [labels[subset].bincount().tolist() for subset in subsets] == [[5, 3, 1], [10, 6, 1], [35, 21, 1]]
 
 
+def test_joined_groups_leave_most_of_a_stratified_draw():
+    labels, groups = torch.arange(300) % 3, torch.arange(300)
+    before = splits.stratified(labels, groups, (0.1, 0.2), seed=0)
+    groups[5], groups[7] = groups[8], groups[10]
+    after = splits.stratified(labels, groups, (0.1, 0.2), seed=0)
+    moved = [set(a.tolist()) ^ set(b.tolist()) for a, b in zip(before, after, strict=True)]
+    assert len(set.union(*moved)) <= 8
+
+
 def test_split_indices_depend_on_the_seed_alone():
     state = torch.get_rng_state()
     a, b, c = (splits.split_indices(1000, 0.1, seed)[1] for seed in (0, 0, 1))
