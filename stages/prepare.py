@@ -12,8 +12,8 @@ from cifar2.figures import canvas
 from cifar2.figures import prepare as figures
 
 PREPARED, FIGURES = Path("data/prepared"), Path("metrics/figures")
-# Training images behind the figure, about; more would take more memory.
-N_DRAWN = 20_000
+# Numbers of training images behind the figure, those of 20,000 images of CIFAR-10; more would take more memory.
+N_DRAWN = 20_000 * 3 * 32 * 32
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     train = sets.splits["train"]
     counts = {name: splits.counts(split) for name, split in sets.splits.items()}
     mean, std = splits.channel_statistics(train.x)
-    drawn = slice(None, None, 1 + len(train.x) // N_DRAWN)
+    drawn = slice(None, None, 1 + train.x.numel() // N_DRAWN)
     images, labels = train.x[drawn], train.labels[drawn]
     normalised = normalise(images, parameters.normalise.mean, parameters.normalise.std)
 
