@@ -107,6 +107,7 @@ def by_hand(swept, run_stage, once, monkeypatch):
     return found
 
 
+@pytest.mark.figures
 def test_killed_processes_lose_and_repeat_no_finished_trial(swept, by_hand):
     folder = swept.folder
     with scale.cluster(2) as (environment, (head, node)):
