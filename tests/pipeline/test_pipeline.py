@@ -25,7 +25,7 @@ def as_committed(clone):
 
 
 def test_another_home_and_other_threads_give_the_same_bytes(clone, home):
-    """Of stages that are not in test_bits.py; `make repro` compares all with the committed ones."""
+    """Of stages that test_bits.py leaves out; after a real run, `make compare` lists every output that differs."""
     threads = "2" if os.environ.get("OMP_NUM_THREADS") == "1" else "1"
     environment = {"OMP_NUM_THREADS": threads, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     stages = ("near_duplicates", "select_model", "evaluate@final_mlp", "export", "report")
