@@ -85,7 +85,7 @@ the test images may be among ImageNet's. This has not been measured; the test ac
         )
     calibration, by_chance = all_images["calibration_error"], all_images["calibration_error_if_perfect"]
     rows = "\n".join(
-        f"| {m['class']} | {' | '.join(_with_interval(m[key]) for key in ('precision', 'recall', 'f1'))} |"
+        f"| {_cell(m['class'])} | {' | '.join(_with_interval(m[key]) for key in ('precision', 'recall', 'f1'))} |"
         for m in all_images["per_class"]
     )
     return f"""# {title}
@@ -122,6 +122,11 @@ On {all_images["n"]:,} test images, never used for training or selection.{" " + 
 {limits}
 * The model is for learning and teaching. Base no decision that matters on it.
 """
+
+
+def _cell(name: str) -> str:
+    """``name`` in a cell of a table, where an unescaped bar ends the cell."""
+    return name.replace("|", r"\|")
 
 
 def _with_interval(metric: Mapping[str, Any]) -> str:

@@ -69,6 +69,12 @@ def test_the_card_names_all_classes():
     assert "* mean area under the classes' ROC curves 0.9966 (" in card
 
 
+def test_a_bar_in_a_class_name_does_not_end_its_cell():
+    (whole, _) = FINAL["subsets"]
+    shown = text(final=FINAL | {"subsets": [whole | {"per_class": [whole["per_class"][0] | {"class": "a|b"}]}]})
+    assert r"| a\|b | 0.9713" in shown
+
+
 FINE_TUNED = params.Transfer(model="transfer", **COMMON, backbone="resnet18", image_size=64, trainable_blocks=1)
 CONVOLUTIONAL = params.Cnn(model="cnn", **COMMON, channels=[4, 8], dropout=0.5)
 FEATURES = params.Features(backbone="resnet18", image_size=112, flip_average=False)
