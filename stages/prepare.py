@@ -12,7 +12,7 @@ from cifar2.figures import canvas
 from cifar2.figures import prepare as figures
 
 PREPARED, FIGURES = Path("data/prepared"), Path("metrics/figures")
-# Numbers of training images behind the figure, those of 20,000 images of CIFAR-10; more would take more memory.
+# At most this many pixel values are behind the figure, those of 20,000 images of CIFAR-10; more would take more memory.
 N_DRAWN = 20_000 * 3 * 32 * 32
 
 
