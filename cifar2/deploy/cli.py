@@ -1,18 +1,21 @@
 """The command ``cifar2``: predict the class of any image with a trained model."""
 
 import argparse
+import hashlib
 import json
 import os
 import re
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 import safetensors
 import torch
 
-from cifar2 import errors
+from cifar2 import errors, files
 from cifar2.dataset import image_file
 from cifar2.networks import classifier, inference
 
@@ -45,7 +48,7 @@ def _main() -> None:
         metavar="IMAGE",
         help="a file that Pillow decodes, a folder of image files, or - for standard input",
     )
-    predict_.add_argument("--model", help=f"a file in data/models/ (default: the project's {FINAL})")
+    predict_.add_argument("--model", help=f"a file or its https address (default: the project's {FINAL})")
     predict_.add_argument("--json", action="store_true", help="print a JSON array with one object per image")
     arguments = parser.parse_args()
     predict(arguments.images, arguments.model, arguments.json)
@@ -58,7 +61,7 @@ def predict(names: Sequence[str], model: str | None, as_json: bool) -> None:
 
     Args:
         names: image files, folders of image files, or ``-`` for standard input.
-        model: the model file; by default the project's final model.
+        model: the model file, or its address; by default the project's final model.
         as_json: whether to print JSON.
 
     Raises:
@@ -112,11 +115,17 @@ def _model(name: str | None) -> Path:
         if Path.cwd().samefile(PROJECT):
             return FINAL
         if not (PROJECT / FINAL).exists():
+            if not (PROJECT / "params.yaml").exists():
+                raise errors.UserError(
+                    "no model here, as cifar2 is installed without its project; name one with --model"
+                )
             raise errors.UserError(
                 f"{PROJECT / FINAL} is missing; `dvc repro` in {PROJECT} makes it, `dvc pull` fetches it; "
                 "--model names another one"
             )
         return PROJECT / FINAL
+    if re.match("https?://", name):
+        return _downloaded(name)
     path = _path(name)
     if path.is_dir():
         raise errors.UserError(f"{path} is a folder; name a .safetensors file in it")
@@ -125,12 +134,40 @@ def _model(name: str | None) -> Path:
     if path.suffix != ".safetensors":
         raise errors.UserError(f"{path} is not a model of this pipeline: those in data/models/ end with .safetensors")
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            ours = "about" in (file.metadata() or {})
+        ours = _is_ours(path)
     except (OSError, safetensors.SafetensorError):
         return path  # missing or corrupted; reading it reports which
     if not ours:
         raise errors.UserError(f"{path} is not a model of this pipeline, but of another program")
+    return path
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file of tensors was written by this pipeline."""
+    with safetensors.safe_open(path, "pt") as file:
+        return "about" in (file.metadata() or {})
+
+
+def _downloaded(url: str) -> Path:
+    """The model file at ``url``, downloaded once into PyTorch's cache.
+
+    Raises:
+        UserError: it cannot be downloaded, or is not a model file of this pipeline.
+    """
+    path = Path(torch.hub.get_dir(), "cifar2", f"{hashlib.sha256(url.encode()).hexdigest()}.safetensors")
+    if not path.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                file = Path(folder, path.name)
+                torch.hub.download_url_to_file(url, str(file), progress=sys.stderr.isatty())
+                ours = _is_ours(file)
+            except (OSError, HTTPException, ValueError) as error:
+                raise errors.UserError(f"{url} cannot be downloaded ({error})") from error
+            except safetensors.SafetensorError:
+                ours = False
+            if not ours:
+                raise errors.UserError(f"{url} is not a model of this pipeline")
+            files.write(path, file.read_bytes())
     return path
 
 

@@ -3,8 +3,11 @@ import os
 import re
 import sys
 import tomllib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from pkgutil import resolve_name
+from threading import Thread
 
 import pytest
 import safetensors.torch
@@ -178,7 +181,7 @@ def test_an_image_is_read_from_standard_input(folder, predict, standard_input):
     assert predict("-") == (0, [one.replace("one.png", "-")], [])
 
 
-@pytest.mark.parametrize("options", [(), ("--model", "https://example.com/m.safetensors")])
+@pytest.mark.parametrize("options", [(), ("--model", "s3://bucket/m.safetensors")])
 def test_a_url_is_reported_as_typed(folder, predict, options):
     saved("mlp")
     url = options[-1] if options else "https://example.com/a.png"
@@ -245,12 +248,54 @@ def test_a_missing_model_is_one_line(folder, predict, monkeypatch):
     line = "error: data/models/final.safetensors is missing; `dvc repro` makes it, `dvc pull` fetches it"
     assert predict(NAMES[0]) == (1, [], [line])
     (folder / "photos").mkdir()
+    (folder / "params.yaml").touch()
     monkeypatch.chdir("photos")
     line = (
         f"error: {folder}/data/models/final.safetensors is missing; `dvc repro` in {folder} makes it, "
         "`dvc pull` fetches it; --model names another one"
     )
     assert predict(NAMES[0]) == (1, [], [line])
+
+
+def test_a_command_without_its_project_asks_for_a_model(folder, predict, monkeypatch):
+    (folder / "photos").mkdir()
+    monkeypatch.chdir("photos")
+    line = "error: no model here, as cifar2 is installed without its project; name one with --model"
+    assert predict(f"../{NAMES[0]}") == (1, [], [line])
+
+
+@pytest.fixture
+def address(folder, monkeypatch):
+    """The address of ``folder``, which is served until the test ends, with an empty cache of downloads."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(folder / "cache"))
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_model_is_downloaded_once(folder, predict, address):
+    saved("mlp", folder / "final.safetensors")
+    expected = predict("--model", "final.safetensors", *NAMES)
+    for _ in range(2):
+        assert predict("--model", f"{address}/final.safetensors", *NAMES) == expected
+        (folder / "final.safetensors").unlink(missing_ok=True)
+
+
+def test_what_is_no_model_is_not_kept(folder, predict, address):
+    url = f"{address}/one.png"
+    assert predict("--model", url, *NAMES) == (1, [], [f"error: {url} is not a model of this pipeline"])
+    url = f"{address}/none.safetensors"
+    line = f"error: {url} cannot be downloaded (HTTP Error 404: File not found)"
+    assert predict("--model", url, *NAMES) == (1, [], [line])
+    assert not (folder / "cache").exists()
 
 
 def test_another_kind_of_file_is_named_as_such(folder, predict):
