@@ -7,6 +7,7 @@ PYTHON := python3
 JOBS :=
 UPGRADE :=
 MODULES :=
+TORCH :=
 # DVC needs the user's name, which is unknown in some containers.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -17,41 +18,41 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-repro: install  ## get CIFAR-10, run the stages that changed (JOBS at a time), show the metrics
+repro: install-pipeline  ## get CIFAR-10, run the stages that changed (JOBS at a time), show the metrics
 	python -m tools.repro $(if $(JOBS),--jobs '$(JOBS)')
 	dvc metrics show
 
 extended: repro  ## run the extended pipeline: the CNN, fine-tuning, the ablation (one to two hours)
 	cd extended && dvc repro && dvc metrics show
 
-sweep: install  ## try many configurations on Ray (params.yaml: sweep), here or on the cluster at RAY_ADDRESS
+sweep: install-sweep  ## try many configurations on Ray (params.yaml: sweep), here or on the cluster at RAY_ADDRESS
 	python stages/check_params.py
 	dvc repro verify features
 	python stages/sweep.py
 
-compare: install  ## compare the metrics of the last run with the committed ones
+compare: install-pipeline  ## compare the metrics of the last run with the committed ones
 	python -m tools.compare
 
-exps: install  ## compare experiments: validation accuracy by configuration, selected configuration
+exps: install-pipeline  ## compare experiments: validation accuracy by configuration, selected configuration
 	@python -m tools.exps
 
-watch: install  ## follow the training in progress, from another terminal
+watch: install-pipeline  ## follow the training in progress, from another terminal
 	@python -m tools.watch
 
-bench: install  ## measure the speed (Linux; MODULES="families scale pipeline" takes hours; benchmarks/record.json)
+bench: install-test  ## measure the speed (Linux; MODULES="families scale pipeline" takes hours; benchmarks/record.json)
 	python -m benchmarks $(MODULES)
 
 # A process per core, at most eight: each takes a gigabyte of memory.
 PARALLEL = --numprocesses logical --maxprocesses 8
-test: install  ## run the tests on all cores
+test: install-test  ## run the tests on all cores
 	pytest $(PARALLEL) --dist worksteal
 
-coverage: install  ## run the tests (half as long again), and list the lines of cifar2/ and stages/ that they miss
+coverage: install-test  ## run the tests (half as long again), and list the lines of cifar2/ and stages/ that they miss
 	coverage erase
 	coverage run -m pytest $(PARALLEL) --dist worksteal
 	coverage report
 
-test-slow: install  ## run the tests that start other programs or need the real data (half an hour)
+test-slow: install-test  ## run the tests that start other programs or need the real data (half an hour)
 	pytest -m slow --ignore tests/sweep/test_cluster.py $(PARALLEL) --dist loadfile --durations 30
 	pytest -m slow tests/sweep/test_cluster.py --durations 10
 
@@ -64,40 +65,42 @@ browser: install  ## install Chromium (Debian, as root) and axe-core (npm), for 
 servers:  ## install an OpenSSH server (Debian, as root), for the tests of sharing
 	PATH="$$PATH:/usr/sbin" command -v sshd || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends openssh-server; }
 
-lint: install  ## check style (ruff), types (mypy) and the workflow (actionlint)
+lint: install-lint  ## check style (ruff), types (mypy) and the workflow (actionlint)
 	ruff check
 	ruff format --check
 	mypy
 	actionlint
 
-stale: install  ## list the changes since dvc.lock was written, and the stages to rerun (needs no data)
+stale: install-pipeline  ## list the changes since dvc.lock was written, and the stages to rerun (needs no data)
 	python -m tools.stale
 
-audit: install  ## look up known vulnerabilities of the locked packages
-	pip-audit --requirement requirements.txt --require-hashes --disable-pip --progress-spinner off
+audit: install-audit  ## look up known vulnerabilities of the locked packages
+	python -m tools.audit
 
-format: install  ## format the code (ruff)
+format: install-lint  ## format the code (ruff)
 	ruff check --fix
 	ruff format
 
-plots-page: install  ## rewrite the page of `dvc plots` after an upgrade of vl-convert-python
+plots-page: install-pipeline  ## rewrite the page of `dvc plots` after an upgrade of vl-convert-python
 	python -m tools.plots_page
 
-readme: install  ## update the tables, code and transcripts in README.md and docs/, from the last commit
+readme: install-pipeline  ## update the tables, code and transcripts in README.md and docs/, from the last commit
 	python -m tools.readme
 
-install:  ## create or repair .venv, from the locked, hashed requirements
+install: install-pipeline  ## create or repair .venv, from the locked, hashed requirements (TORCH=cpu: without GPU libraries)
+
+# A group of pyproject.toml, besides those installed before: install-sweep, install-remotes, install-test, install-lint.
+install-%:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is no Python 3.11 or newer; name one: make install PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) tools/install.py
+	@$(PYTHON) tools/install.py $(if $(TORCH),--torch '$(TORCH)') $*
 
-# uv reads no groups from a project that it does not manage.
 COMPILE = uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
 	$(UPGRADE) --output-file $(CURDIR)
 lock: install  ## pin every dependency again (UPGRADE=--upgrade for the newest)
-	mkdir -p $(VENV)/lock && grep -v '^managed = false' pyproject.toml > $(VENV)/lock/pyproject.toml
-	cd $(VENV)/lock && $(COMPILE)/requirements.txt pyproject.toml --group dev --group remotes --group sweep --group transfer
-	cd $(VENV)/lock && $(COMPILE)/requirements-uv.txt --group uv
+	cd $(VENV)/groups && $(COMPILE)/requirements.txt pyproject.toml --group lint --group audit
+	cd $(VENV)/groups && $(COMPILE)/requirements-uv.txt --group uv
+	rm -f requirements-cpu.txt  # `make install TORCH=cpu` writes it again
 
 clean:  ## delete the environment and the downloads, checkpoints and trials (DVC's cache stays)
 	rm -rf $(VENV) .checkpoints .sweep

@@ -44,7 +44,9 @@ def main() -> None:
         try:
             from cifar2.sweep import cluster
         except ModuleNotFoundError as error:
-            raise errors.UserError(f"no {error.name} here; `make install` gets all that the sweep needs") from error
+            raise errors.UserError(
+                f"no {error.name} here; `make install-sweep` gets all that the sweep needs"
+            ) from error
         train_split, val_split = (splits.load(path) for path in inputs)
         trials = trial.Trials(parameters.model_copy(update={"train": train}), train_split, val_split, waiting)
         cluster.run(

