@@ -13,7 +13,7 @@ export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help install repro extended sweep compare exps watch bench test coverage test-slow browser servers \
-	lint stale audit format plots-page readme lock clean
+	lint hooks stale audit format plots-page readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,11 +65,21 @@ browser: install  ## install Chromium (Debian, as root) and axe-core (npm), for 
 servers:  ## install an OpenSSH server (Debian, as root), for the tests of sharing
 	PATH="$$PATH:/usr/sbin" command -v sshd || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends openssh-server; }
 
-lint: install-lint  ## check style (ruff), types (mypy) and the workflow (actionlint)
+lint: install-lint  ## check style (ruff), types (mypy), workflows, the Dockerfile and files with a schema
 	ruff check
 	ruff format --check
 	mypy
 	actionlint
+	hadolint Dockerfile
+	check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml \
+		.github/ISSUE_TEMPLATE/idea.yml
+	check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+	pre-commit validate-config
+
+hooks: install-lint  ## let git run `make lint` before a commit, and DVC's hooks
+	pre-commit install
 
 stale: install-pipeline  ## list the changes since dvc.lock was written, and the stages to rerun (needs no data)
 	python -m tools.stale
