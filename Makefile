@@ -8,6 +8,7 @@ JOBS :=
 UPGRADE :=
 MODULES :=
 TORCH :=
+STRICT :=
 # DVC needs the user's name, which is unknown in some containers.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -84,8 +85,8 @@ hooks: install-lint  ## let git run `make lint` before a commit, and DVC's hooks
 stale: install-pipeline  ## list the changes since dvc.lock was written, and the stages to rerun (needs no data)
 	python -m tools.stale
 
-audit: install-audit  ## look up known vulnerabilities of the locked packages
-	python -m tools.audit
+audit: install-audit  ## look up known vulnerabilities of the locked packages (STRICT=--strict: of every one)
+	python -m tools.audit $(STRICT)
 
 format: install-lint  ## format the code (ruff)
 	ruff check --fix

@@ -1,5 +1,6 @@
-"""What GitHub would run for a pull request: its steps' shell as it runs there, in a small repository."""
+"""What GitHub would run: the steps' shell as it runs there, in a small repository."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,20 +13,27 @@ from tests.clone import run
 from tests.conftest import ROOT
 from tests.tools.test_stale import commit, replace, small_pipelines
 
-WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/pull_request.yaml").read_text())
+WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").iterdir()}
+WORKFLOW = WORKFLOWS["pull_request"]
 JOBS = WORKFLOW["jobs"]
+ALL_STEPS = [step for workflow in WORKFLOWS.values() for job in workflow["jobs"].values() for step in job["steps"]]
 STEPS = {step["name"]: step for job in JOBS.values() for step in job["steps"] if "name" in step}
+(UPGRADE,) = (step for step in ALL_STEPS if step.get("name") == "Pull request")
 # What `make` and the tools need.
 COPIED = ["Makefile", "tools/__init__.py", "tools/stale.py", "tools/pull_request.py"]
 EMPTY = ["tools/install.py"]  # nothing is installed
 
 
-def run_step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+# What a runner sets, besides the files that a step writes.
+RUNNER = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "owner/cifar-2", "GITHUB_SHA": "sha"}
+
+
+def run_step(step: dict[str, str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """As a runner does with `shell: bash`."""
     script = folder.parent / "step.sh"
-    script.write_text(STEPS[name]["run"])
+    script.write_text(step["run"])
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)]
-    return run(folder, *command, check=False, **environment)
+    return run(folder, *command, check=False, **RUNNER, **environment)
 
 
 @pytest.fixture
@@ -43,7 +51,7 @@ def checkout(tmp_path_factory, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_gate_lets_a_lock_pass_that_is_of_its_code(checkout):
-    done = run_step("dvc.lock", checkout)
+    done = run_step(STEPS["dvc.lock"], checkout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "::error::" not in done.stdout
 
@@ -51,7 +59,7 @@ def test_the_gate_lets_a_lock_pass_that_is_of_its_code(checkout):
 @pytest.mark.slow
 def test_the_gate_fails_with_one_annotation_that_says_what_to_do(checkout):
     replace("params.yaml", "lr: 0.1", "lr: 0.2")
-    done = run_step("dvc.lock", checkout)
+    done = run_step(STEPS["dvc.lock"], checkout)
     assert done.returncode != 0
     (annotation,) = re.findall("^::error::(.*)$", done.stdout, re.MULTILINE)
     assert annotation.startswith("lr changed since dvc.lock was written: `dvc repro`, ")
@@ -87,13 +95,8 @@ def differences(folder, tmp_path):
     files = {name: tmp_path / name for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
     for path in files.values():
         path.touch()
-    environment = {
-        "GITHUB_SERVER_URL": "https://github.com",
-        "GITHUB_REPOSITORY": "owner/cifar-2",
-        "GITHUB_SHA": "sha",
-        **{name: str(path) for name, path in files.items()},
-    }
-    done = run_step("Differences from the base branch", folder, **environment)
+    environment = {name: str(path) for name, path in files.items()}
+    done = run_step(STEPS["Differences from the base branch"], folder, **environment)
     return done, *(path.read_text() for path in files.values())
 
 
@@ -148,11 +151,10 @@ def test_the_comment_is_posted_as_it_is_or_replaces_the_last(tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
     done = run_step(
-        "Comment",
+        STEPS["Comment"],
         folder,
         PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin",
         RECORD=str(tmp_path),
-        GITHUB_REPOSITORY="owner/cifar-2",
         **environment,
     )
     assert done.returncode == 0, done.stderr
@@ -162,6 +164,42 @@ def test_the_comment_is_posted_as_it_is_or_replaces_the_last(tmp_path):
     assert arguments[-2:] == ["--body-file", "-"]
     assert (tmp_path / "input").read_text() == f"{text}\n"
     assert not list(folder.iterdir())
+
+
+@pytest.fixture
+def upgrade(checkout, tmp_path):
+    """Run the step that makes the pull request of an upgrade; returns what ``gh`` was asked, and the pushed commit."""
+    run(tmp_path, "git", "clone", "--quiet", "--bare", "checkout", "origin.git")
+    run(checkout, "git", "remote", "set-url", "origin", str(tmp_path / "origin.git"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/gh").write_text(GH.replace("> ", ">> "))
+    (tmp_path / "bin/gh").chmod(0o755)
+
+    def step():
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        done = run_step(UPGRADE, checkout, PATH=path, RECORD=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        asked = tmp_path / "arguments"
+        pushed = run(tmp_path / "origin.git", "git", "log", "--format=%s", "main..dependencies", check=False).stdout
+        return asked.read_text().splitlines() if asked.exists() else [], pushed
+
+    return step
+
+
+@pytest.mark.slow
+def test_an_upgrade_becomes_a_pull_request_with_differences(upgrade, checkout):
+    replace("params.yaml", "lr: 0.1", "lr: 0.2")
+    run(checkout, "dvc", "repro", "--quiet")
+    asked, pushed = upgrade()
+    assert pushed == "Upgrade the locked packages\n"
+    assert asked[:4] == ["pr", "create", "--head", "dependencies"]
+    assert asked[-2:] == ["--body-file", "differences.md"]
+    assert "| metrics/train.json | accuracy | 0.9 | 0.8 | -0.1 |" in Path("differences.md").read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_without_a_newer_package_there_is_no_pull_request(upgrade):
+    assert upgrade() == ([], "")
 
 
 def test_the_comment_is_of_the_step_that_makes_it():
@@ -185,13 +223,12 @@ def test_a_pull_request_from_a_fork_is_not_commented_on():
 
 def test_no_value_is_pasted_into_shell():
     """actionlint knows of those that the author of a pull request chooses; here none is."""
-    steps = [step for job in JOBS.values() for step in job["steps"]]
-    assert not [step for step in steps if "${{" in step.get("run", "")]
-    assert WORKFLOW["defaults"] == {"run": {"shell": "bash"}}
+    assert not [step for step in ALL_STEPS if "${{" in step.get("run", "")]
+    assert all(workflow["defaults"] == {"run": {"shell": "bash"}} for workflow in WORKFLOWS.values())
 
 
 def test_actions_are_pinned_by_commit():
-    used = [step["uses"] for job in JOBS.values() for step in job["steps"] if "uses" in step]
+    used = [step["uses"] for step in ALL_STEPS if "uses" in step]
     assert used
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in used)
 
