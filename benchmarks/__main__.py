@@ -19,13 +19,13 @@ import cifar2  # noqa: F401 (sets environment variables before torch is imported
 import joblib
 import torch
 
-from benchmarks import epoch, families, limit, pipeline, scale, stages, update
+from benchmarks import epoch, families, installation, limit, pipeline, scale, stages, update
 from benchmarks.measure import Row
 from cifar2 import errors, params
 
 RECORD = Path(__file__).parent / "record.json"
 SHORT = {"epoch": epoch, "limit": limit, "update": update, "stages": stages}
-LONG = {"families": families, "scale": scale, "pipeline": pipeline}
+LONG = {"families": families, "installation": installation, "scale": scale, "pipeline": pipeline}
 MODULES = SHORT | LONG
 PARTS = ("start_up", "input", "work", "output")
 

@@ -31,6 +31,10 @@ FIGURE = re.compile(
 OTHER = {
     "95 %": "the level of the intervals",
     "3.11": "Python's version",
+    "3.12": "another",
+    "3.13": "another",
+    "3.14": "another",
+    "25.1": "pip's version",
     "3.67": "DVC's version",
     "2.0": "the version of a licence",
     "50,000": "CIFAR-10's training images",
