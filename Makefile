@@ -8,7 +8,6 @@ JOBS :=
 UPGRADE :=
 MODULES :=
 TORCH :=
-STRICT :=
 # DVC needs the user's name, which is unknown in some containers.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -85,8 +84,8 @@ hooks: install-lint  ## let git run `make lint` before a commit, and DVC's hooks
 stale: install-pipeline  ## list the changes since dvc.lock was written, and the stages to rerun (needs no data)
 	python -m tools.stale
 
-audit: install-audit  ## look up known vulnerabilities of the locked packages (STRICT=--strict: of every one)
-	python -m tools.audit $(STRICT)
+audit: install-audit  ## look up known vulnerabilities of the locked packages
+	python -m tools.audit
 
 format: install-lint  ## format the code (ruff)
 	ruff check --fix
@@ -98,7 +97,7 @@ plots-page: install-pipeline  ## rewrite the page of `dvc plots` after an upgrad
 readme: install-pipeline  ## update the tables, code and transcripts in README.md and docs/, from the last commit
 	python -m tools.readme
 
-install: install-pipeline  ## create or repair .venv, from the locked, hashed requirements (TORCH=cpu: without GPU libraries)
+install: install-pipeline  ## install what `make repro` needs into .venv (TORCH=cpu: without GPU libraries)
 
 # A group of pyproject.toml, besides those installed before: install-sweep, install-remotes, install-test, install-lint.
 install-%:
@@ -108,7 +107,9 @@ install-%:
 
 COMPILE = uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" \
 	$(UPGRADE) --output-file $(CURDIR)
-lock: install  ## pin every dependency again (UPGRADE=--upgrade for the newest)
+# Installs nothing, as a package that was just added to pyproject.toml is not locked yet; `make install` gets uv.
+lock:  ## pin every dependency again (UPGRADE=--upgrade for the newest)
+	mkdir -p $(VENV)/groups && sed 's/^managed = false/managed = true/' pyproject.toml > $(VENV)/groups/pyproject.toml
 	cd $(VENV)/groups && $(COMPILE)/requirements.txt pyproject.toml --group lint --group audit
 	cd $(VENV)/groups && $(COMPILE)/requirements-uv.txt --group uv
 	rm -f requirements-cpu.txt  # `make install TORCH=cpu` writes it again
