@@ -357,19 +357,10 @@ def _speed(root: Path) -> str:
 
 
 def _sizes(root: Path) -> str:
-    """The sizes of the environments."""
-    record = files.read_json(root / "benchmarks/record.json")
-    rows = [row for row in record["rows"] if row["module"] == "installation"]
-    (time,) = (row for row in rows if row["unit"] == "s")
-    sizes = [row for row in rows if "needed_by" in row]
-    found = [(row["needed_by"], f"{row['ours']:.1f} GB") for row in sizes]
-    ratio = "ratio {:.2f}, quartiles {:.2f} to {:.2f}".format(time["ratio"], *time["spread"])
-    return (
-        f"{_table(('packages for', 'size'), *found)}\n"
-        f"Linux, {record['machine']['processor']}, {time['date']}. Before packages were installed by group, every "
-        f"command needed {sizes[0]['rival']:.1f} GB. From uv's cache, `make install` takes {time['ours']:.0f} s; it "
-        f"took {time['rival']:.0f} s (medians of {len(time['rounds']['ours'])} rounds; {ratio}).\n"
-    )
+    """The sizes of the environments, in a sentence."""
+    rows = files.read_json(root / "benchmarks/record.json")["rows"]
+    *sizes, last = (f"{row['ours']:.1f} GB for {row['needed_by']}" for row in rows if "needed_by" in row)
+    return f"On Linux, the packages take {', '.join(sizes)} and {last}.\n"
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
