@@ -354,7 +354,7 @@ END = TEXT.count("\n") + 1
         (TEXT + "---\na: 1\n", f"line {END}: but found another document"),
         (TEXT + "a: 2001-99-99\n", "not YAML: month must be in 1..12"),
         (TEXT + "\x00", "not YAML: unacceptable character"),
-        (TEXT + "a: " + "[" * 2_000, "has too many nested brackets"),
+        (TEXT + "a: " + "[" * 10_000, "has too many nested brackets"),
         (TEXT + "1: 2\n", "has no key 1; it has data, "),
         (TEXT.replace("  fine:", "  ~:"), "configs.None must be a valid string, not empty"),
         ("- 1\n- 2", "must be a mapping of names to values"),
