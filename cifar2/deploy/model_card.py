@@ -60,9 +60,6 @@ def text(card: Card, prepare: Mapping[str, Any], refit: Mapping[str, Any], final
     """
     *first, last = card.classes
     classes = f"{', '.join(first)} or {last}"
-    roc_auc = "area under the ROC curve" if len(card.classes) == 2 else "mean area under the classes' ROC curves"
-    low, high = final["test_accuracy_ci95"]
-    all_images, *unseen = final["subsets"]
     n_images = sum(prepare[f"n_{split}"] for split in refit["trained_on"])
     selected_on = f"{prepare['n_val']:,} {'of these' if 'val' in refit['trained_on'] else 'other'} images"
     imagenet = """
@@ -73,21 +70,7 @@ the test images may be among ImageNet's. This has not been measured; the test ac
     title, of_set = "CIFAR-2, final model", "CIFAR-10's training set (Krizhevsky, 2009)"
     if prepare["own_images"]:
         title, of_set = "Final model", "the training set"
-    size, balanced, without = card.image_size, "", ""
-    if "balanced_accuracy" in all_images:
-        balanced = (
-            f"\n* balanced accuracy, the mean recall of the classes {_with_interval(all_images['balanced_accuracy'])}"
-        )
-    if unseen:
-        without = (
-            f"\n* accuracy without the {all_images['n'] - unseen[0]['n']} images that have a near-duplicate among the "
-            f"training and validation images: {unseen[0]['accuracy']['mean']:.4f}"
-        )
-    calibration, by_chance = all_images["calibration_error"], all_images["calibration_error_if_perfect"]
-    rows = "\n".join(
-        f"| {_cell(m['class'])} | {' | '.join(_with_interval(m[key]) for key in ('precision', 'recall', 'f1'))} |"
-        for m in all_images["per_class"]
-    )
+    size = card.image_size
     return f"""# {title}
 
 ## Model
@@ -105,6 +88,42 @@ match PyTorch's up to rounding.
 {origin}
 {imagenet if isinstance(card.configuration, params.Transfer) else ""}
 ## Test results
+{_test_results(card, final, thresholds)}
+
+## Limitations
+* Every image is assigned one of these classes. On any other subject the prediction means nothing, however confident.
+{limits}
+* The model is for learning and teaching. Base no decision that matters on it.
+"""
+
+
+def _test_results(card: Card, final: Mapping[str, Any], thresholds: str) -> str:
+    """The metrics in ``metrics/evaluate/final.json``, in Markdown.
+
+    Args:
+        card: the description of the model.
+        final: the content of that file.
+        thresholds: how the search for near-duplicates was tuned.
+    """
+    all_images, *unseen = final["subsets"]
+    low, high = final["test_accuracy_ci95"]
+    calibration, by_chance = all_images["calibration_error"], all_images["calibration_error_if_perfect"]
+    roc_auc = "area under the ROC curve" if len(card.classes) == 2 else "mean area under the classes' ROC curves"
+    balanced, without = "", ""
+    if "balanced_accuracy" in all_images:
+        balanced = (
+            f"\n* balanced accuracy, the mean recall of the classes {_with_interval(all_images['balanced_accuracy'])}"
+        )
+    if unseen:
+        without = (
+            f"\n* accuracy without the {all_images['n'] - unseen[0]['n']} images that have a near-duplicate among the "
+            f"training and validation images: {unseen[0]['accuracy']['mean']:.4f}"
+        )
+    rows = "\n".join(
+        f"| {_cell(m['class'])} | {' | '.join(_with_interval(m[key]) for key in ('precision', 'recall', 'f1'))} |"
+        for m in all_images["per_class"]
+    )
+    return f"""\
 On {all_images["n"]:,} test images, never used for training or selection.{" " + thresholds if unseen else ""}
 
 * accuracy {final["test_accuracy"]:.4f}, 95 % interval {low:.4f} to {high:.4f} (Wilson, as for precision and recall; the
@@ -115,13 +134,7 @@ On {all_images["n"]:,} test images, never used for training or selection.{" " + 
 
 | class | precision | recall | F1 |
 |---|---|---|---|
-{rows}
-
-## Limitations
-* Every image is assigned one of these classes. On any other subject the prediction means nothing, however confident.
-{limits}
-* The model is for learning and teaching. Base no decision that matters on it.
-"""
+{rows}"""
 
 
 def _cell(name: str) -> str:
