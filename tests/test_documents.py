@@ -31,9 +31,9 @@ FIGURE = re.compile(
 OTHER = {
     "95 %": "the level of the intervals",
     "3.11": "Python's version",
-    "3.12": "another",
-    "3.13": "another",
-    "3.14": "another",
+    "3.12": "another version of Python",
+    "3.13": "another version of Python",
+    "3.14": "another version of Python",
     "25.1": "pip's version",
     "3.67": "DVC's version",
     "2.0": "the version of a licence",

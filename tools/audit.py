@@ -35,7 +35,7 @@ def verdict(dependencies: list[dict[str, Any]], strict: bool) -> str:
         raise UserError(f"{LOCK} has known vulnerabilities: {'; '.join(found)}")
     n, total = len(audited), len(dependencies)
     if n < total and strict:
-        raise UserError(f"{total - n} of {total} packages could not be audited; `pip-audit` says why")
+        raise UserError(f"{total - n} of {total} packages could not be audited; `pip-audit` prints why")
     if n == 0:
         return f"not audited here: the package index in use has no vulnerability data for any of {total} packages"
     return f"no known vulnerabilities in {n} of {total} packages" + f"; {total - n} could not be audited" * (n < total)
