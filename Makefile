@@ -8,11 +8,12 @@ JOBS :=
 UPGRADE :=
 MODULES :=
 TORCH :=
+SITE := site
 # DVC needs the user's name, which is unknown in some containers.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro extended sweep compare exps watch bench test coverage test-slow browser servers \
+.PHONY: help install repro extended sweep compare exps watch bench docs links test coverage test-slow browser servers \
 	lint hooks stale audit format plots-page readme lock clean
 
 help:  ## list the targets
@@ -41,6 +42,13 @@ watch: install-pipeline  ## follow the training in progress, from another termin
 
 bench: install-test  ## measure the speed (Linux; MODULES="families scale pipeline" takes hours; benchmarks/record.json)
 	python -m benchmarks $(MODULES)
+
+SPHINX = sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --conf-dir docs/site
+docs: install-docs  ## build the documentation as a site (site/index.html)
+	$(SPHINX) --doctree-dir $(VENV)/doctrees . '$(SITE)'
+
+links: install-docs  ## look up the addresses in the documentation, on the internet
+	$(SPHINX) --builder linkcheck --doctree-dir $(VENV)/doctrees . $(VENV)/links
 
 # A process per core, at most eight: each takes a gigabyte of memory.
 PARALLEL = --numprocesses logical --maxprocesses 8

@@ -24,11 +24,13 @@ import torch
 import yaml
 from hypothesis import HealthCheck, configuration, settings
 from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 
 from cifar2 import files, params
 from cifar2.dataset import splits
 from cifar2.evaluation import selection
 from cifar2.figures import canvas
+from tests.browser import CHROMIUM
 from tests.clone import ROOT, new_clone, read, run
 
 SIZES = {"train": 60, "val": 24, "test": 30}
@@ -315,3 +317,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "git", "add", ".")
     run(folder, "git", "commit", "--quiet", "--allow-empty", "-m", "results")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A real browser (see ``tests.browser``)."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

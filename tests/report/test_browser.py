@@ -2,58 +2,33 @@
 
 import io
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
-from tests.conftest import ROOT
+from tests.browser import NEEDED, PHONE, WIDE, Window, violations
 
-CHROMIUM = shutil.which("chromium")
-# Accessibility checks (https://github.com/dequelabs/axe-core).
-AXE = ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM and AXE.exists()), reason="there is no Chromium or no axe-core: `make browser` installs them"
-    ),
-]
-WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+pytestmark = NEEDED
 CHARTS = ["val_loss", "val_accuracy", "train_loss", "train_accuracy", "ranking", "roc", "calibration"]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
 def visit(reported, chromium):
     """Open the report in a new window; any warning, error or network request is a failure."""
-    complaints, contexts = [], []
+    windows = []
 
     def open_page(viewport=WIDE, color_scheme="light"):
-        contexts.append(chromium.new_context(viewport=viewport, color_scheme=color_scheme))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(300_000)  # milliseconds: a busy machine is slow
-        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-        page.goto(Path("metrics/report.html").absolute().as_uri())
+        windows.append(Window(chromium, viewport, color_scheme))
+        page = windows[-1].visit(Path("metrics/report.html"))
         for name in CHARTS:
             page.wait_for_selector(f"#chart-{name} svg")
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
-    assert not complaints
+    for window in windows:
+        window.close()
 
 
 def test_every_chart_is_drawn_with_marks_and_axes(visit):
@@ -121,9 +96,7 @@ def test_a_click_in_the_legend_fades_the_other_curves(visit):
 def test_the_page_is_accessible_and_does_not_overflow(visit, viewport, color_scheme):
     page = visit(viewport, color_scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
-    page.evaluate(AXE.read_text())
-    violations = page.evaluate("async () => (await axe.run()).violations")
-    assert [(v["id"], v["help"], v["nodes"][0]["html"]) for v in violations] == []
+    assert violations(page) == []
 
 
 def test_the_dark_page_is_dark_and_legible(visit):
