@@ -16,7 +16,7 @@ from tools import readme
 # would be found.
 METRICS = [
     path
-    for folder in ("metrics", "extended/metrics")
+    for folder in ("metrics", "extended/metrics", "examples/digits/metrics", "examples/ten_classes/metrics")
     for pattern in ("**/*.json", "ranking.csv", "ablation.csv", "replication.csv", "sweep.csv")
     for path in (ROOT / folder).glob(pattern)
 ]

@@ -25,7 +25,9 @@ from cifar2.report import original
 # The folder of the extended pipeline.
 EXTENDED = "extended"
 
-BLOCKS = "claims|steps|all steps|original|near-duplicates|ranking|replication|ablation|budget|speed|sizes|digits"
+BLOCKS = (
+    "claims|steps|all steps|original|near-duplicates|ranking|replication|ablation|budget|speed|sizes|digits|ten classes"
+)
 TABLES = re.compile(rf"(<!-- ({BLOCKS}) -->\n).*?(<!-- end -->)", re.DOTALL)
 CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
 CONSOLE = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
@@ -58,6 +60,7 @@ def filled(text: str, root: Path) -> str:
         "speed": _speed,
         "sizes": _sizes,
         "digits": lambda root: _families(root / "examples/digits"),
+        "ten classes": lambda root: _families(root / "examples/ten_classes"),
         "near-duplicates": _near_duplicates,
     }
     text = TABLES.sub(lambda m: m[1] + made[m[2]](root) + m[3], text)
