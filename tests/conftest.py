@@ -319,7 +319,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, asyncio is in use
 def chromium() -> Iterator[Browser]:
     """A real browser (see ``tests.browser``)."""
     with sync_playwright() as playwright:

@@ -3,6 +3,7 @@
 The pages are the Markdown that GitHub shows.  A link to a file of the repository leads to a page with its source.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,8 @@ from sphinx.util.osutil import relative_uri
 from sphinx.writers.html5 import HTML5Translator
 
 ROOT = Path(__file__).parents[2]
-# The order of the documents in README.md.
-PAGES = ["experiments", "sweeps", "sharing", "own-images", "prediction", "results", "data-and-models"]
-PAGES += ["reproducibility", "troubleshooting", "../CONTRIBUTING"]
 
 project = "CIFAR-2"
-author = "The CIFAR-2 authors"
 root_doc = "README"
 include_patterns = ["README.md", "CONTRIBUTING.md", "docs/*.md"]
 extensions = ["myst_parser"]
@@ -50,9 +47,9 @@ linked: set[Path] = set()
 
 
 def add_contents(app: Sphinx, name: str, source: list[str]) -> None:
-    """Give the first page the table of contents of the site, which GitHub would show as code."""
+    """Make the documents in README.md's table the contents of the site; GitHub would show a toctree as code."""
     if name == root_doc:
-        pages = "\n".join(f"docs/{page}" for page in PAGES)
+        pages = "\n".join(re.findall(r"^\| \[.*?\]\((.*?)\.md\)", source[0], re.MULTILINE))
         source[0] += f"\n```{{toctree}}\n:hidden:\n{pages}\n```\n"
 
 

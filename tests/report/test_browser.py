@@ -2,13 +2,14 @@
 
 import io
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser import NEEDED, PHONE, WIDE, Window, violations
+from tests.browser import NEEDED, PHONE, WIDE, violations, window
 
 pytestmark = NEEDED
 CHARTS = ["val_loss", "val_accuracy", "train_loss", "train_accuracy", "ranking", "roc", "calibration"]
@@ -17,18 +18,16 @@ CHARTS = ["val_loss", "val_accuracy", "train_loss", "train_accuracy", "ranking",
 @pytest.fixture
 def visit(reported, chromium):
     """Open the report in a new window; any warning, error or network request is a failure."""
-    windows = []
+    with ExitStack() as windows:
 
-    def open_page(viewport=WIDE, color_scheme="light"):
-        windows.append(Window(chromium, viewport, color_scheme))
-        page = windows[-1].visit(Path("metrics/report.html"))
-        for name in CHARTS:
-            page.wait_for_selector(f"#chart-{name} svg")
-        return page
+        def open_page(viewport=WIDE, color_scheme="light"):
+            page = windows.enter_context(window(chromium, viewport, color_scheme))
+            page.goto(Path("metrics/report.html").absolute().as_uri())
+            for name in CHARTS:
+                page.wait_for_selector(f"#chart-{name} svg")
+            return page
 
-    yield open_page
-    for window in windows:
-        window.close()
+        yield open_page
 
 
 def test_every_chart_is_drawn_with_marks_and_axes(visit):
