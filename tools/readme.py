@@ -26,7 +26,8 @@ from cifar2.report import original
 EXTENDED = "extended"
 
 BLOCKS = (
-    "claims|steps|all steps|original|near-duplicates|ranking|replication|ablation|budget|speed|sizes|digits|ten classes"
+    "claims|steps|all steps|original|near-duplicates|ranking|replication|ablation|budget|speed|sizes|intel|digits|"
+    "ten classes"
 )
 TABLES = re.compile(rf"(<!-- ({BLOCKS}) -->\n).*?(<!-- end -->)", re.DOTALL)
 CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
@@ -59,6 +60,7 @@ def filled(text: str, root: Path) -> str:
         "budget": _budget,
         "speed": _speed,
         "sizes": _sizes,
+        "intel": _intel,
         "digits": lambda root: _families(root / "examples/digits"),
         "ten classes": lambda root: _families(root / "examples/ten_classes"),
         "near-duplicates": _near_duplicates,
@@ -357,6 +359,19 @@ def _speed(root: Path) -> str:
         f"{' and '.join(dict.fromkeys((dates[0], dates[-1])))}.\n\n"
         f"Time of the default run by number of cores, computed from the times of its stages: {minutes}.\n"
     )
+
+
+def _intel(root: Path) -> str:
+    """The test accuracies of the pipeline on an Intel processor, beside the committed ones."""
+    record = files.read_json(root / "benchmarks/intel.json")
+    header = ("model", "configuration", "test accuracy on AMD, committed", "on Intel", "difference")
+    rows = []
+    for name, there in record["evaluate"].items():
+        here = files.read_json(root / f"metrics/evaluate/{name}.json")
+        a, b = here["test_accuracy"], there["test_accuracy"]
+        interval = _interval(here["test_accuracy_ci95"])
+        rows.append((f"`{name}`", f"`{there['config']}`", f"{a:.4f} {interval}", f"{b:.4f}", f"{b - a:+.4f}"))
+    return f"{_table(header, *rows)}\nOnce each: {record['processor']}, {record['date']}.\n"
 
 
 def _sizes(root: Path) -> str:

@@ -1,30 +1,35 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tools import compare
 from tools.compare import differences, hashes
 
 # A user may have git sign every commit.
 PLAIN_GIT = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-METRICS = {"config": "fine", "accuracy": 0.8435, "ci": [0.82, 0.86], "passed": True, "spread": None}
+METRICS = {
+    "config": "fine",
+    "test_accuracy": 0.8435,
+    "test_accuracy_ci95": [0.82, 0.86],
+    "passed": True,
+    "spread": None,
+}
 
 
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"accuracy": 0.8440}, "m accuracy: 0.844, committed 0.8435"),
-        ({"ci": [0.82, 0.87]}, "m ci[1]: 0.87, committed 0.86"),
-        ({"ci": [0.82]}, "m ci: [0.82], committed [0.82, 0.86]"),
+        ({"test_accuracy": 0.8440}, "m test_accuracy: 0.844, committed 0.8435"),
+        ({"test_accuracy_ci95": [0.82, 0.87]}, "m test_accuracy_ci95[1]: 0.87, committed 0.86"),
+        ({"test_accuracy_ci95": [0.82]}, "m test_accuracy_ci95: [0.82], committed [0.82, 0.86]"),
         ({"config": "fast"}, "m config: fast, committed fine"),
         ({"passed": False}, "m passed: False, committed True"),
         ({"passed": 1}, None),
         ({"spread": 0.1}, "m spread: 0.1, committed None"),
-        ({"accuracy": float("nan")}, "m accuracy: nan, committed 0.8435"),
+        ({"test_accuracy": float("nan")}, "m test_accuracy: nan, committed 0.8435"),
         ({"new": 1}, "m new: 1, committed None"),
     ],
 )
@@ -34,7 +39,11 @@ def test_a_difference_is_named(changes, line):
 
 
 def test_rounding_is_not_a_difference():
-    assert not list(differences(METRICS, METRICS | {"accuracy": 0.8435 * (1 + 1e-8), "ci": [0.82 - 1e-9, 0.86]}, "m"))
+    assert not list(
+        differences(
+            METRICS, METRICS | {"test_accuracy": 0.8435 * (1 + 1e-8), "test_accuracy_ci95": [0.82 - 1e-9, 0.86]}, "m"
+        )
+    )
 
 
 def test_a_missing_file_is_a_difference():
@@ -58,31 +67,58 @@ def repository(tmp_path):
     return tmp_path
 
 
-def compare(repository):
-    command = [sys.executable, str(ROOT / "tools/compare.py")]
-    return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run_on(repository, monkeypatch, capsys):
+    """Compare on a processor of this vendor; returns what is printed, and the text of a failure."""
+
+    def run(vendor):
+        processors = repository / "cpuinfo"
+        processors.write_text(f"vendor_id\t: {vendor}\n")
+        monkeypatch.setattr(compare, "PROCESSORS", processors)
+        monkeypatch.chdir(repository)
+        try:
+            compare.main()
+        except SystemExit as stop:
+            return capsys.readouterr().out, stop.code
+        return capsys.readouterr().out, None
+
+    return run
 
 
-def test_equal_metrics_and_bits_pass(repository):
-    done = compare(repository)
-    assert (done.returncode, done.stdout) == (
-        0,
-        "1 metrics files match the committed ones, and all but 0 of 1 hashes\n",
-    )
+def test_equal_metrics_and_bits_pass(run_on):
+    assert run_on("AuthenticAMD") == ("1 metrics files match the committed ones, and all but 0 of 1 hashes\n", None)
 
 
-def test_equal_metrics_with_different_bits_pass(repository):
+def test_equal_metrics_with_different_bits_pass(repository, run_on):
     (repository / "dvc.lock").write_text("stages: {a: {outs: [{path: y, md5: '2'}]}}")
-    done = compare(repository)
-    assert done.returncode == 0
-    assert "not bit-identical: y 2, committed 1" in done.stdout
+    printed, failure = run_on("AuthenticAMD")
+    assert failure is None
+    assert "not bit-identical: y 2, committed 1" in printed
 
 
-def test_a_different_or_missing_metric_fails(repository):
-    path = repository / "metrics/m.json"
-    path.write_text(json.dumps(METRICS | {"accuracy": 0.9}))
-    done = compare(repository)
-    assert done.returncode == 1
-    assert "metrics/m.json accuracy: 0.9, committed 0.8435" in done.stderr
-    path.unlink()
-    assert compare(repository).returncode == 1
+@pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel"])
+def test_a_missing_file_fails(repository, run_on, vendor):
+    (repository / "metrics/m.json").unlink()
+    assert run_on(vendor)[1] is not None
+
+
+def test_a_different_metric_fails(repository, run_on):
+    (repository / "metrics/m.json").write_text(json.dumps(METRICS | {"test_accuracy": 0.85}))
+    assert "metrics/m.json test_accuracy: 0.85, committed 0.8435" in run_on("AuthenticAMD")[1]
+
+
+@pytest.mark.parametrize(("accuracy", "passes"), [(0.85, True), (0.87, False), (0.81, False), (float("nan"), False)])
+def test_on_another_processor_chance_may_differ(repository, run_on, accuracy, passes):
+    (repository / "metrics/m.json").write_text(json.dumps(METRICS | {"test_accuracy": accuracy, "spread": 1}))
+    printed, failure = run_on("GenuineIntel")
+    if passes:
+        assert failure is None
+        assert "no AMD processor" in printed
+    else:
+        assert f"metrics/m.json test_accuracy: {accuracy}, committed interval 0.82 to 0.86" in failure
+
+
+def test_a_validation_accuracy_may_be_two_errors_away():
+    committed = {"val_accuracy": 0.8, "val_accuracy_se": 0.01}
+    assert not list(compare.more_than_chance(committed, committed | {"val_accuracy": 0.819}, "m"))
+    assert list(compare.more_than_chance(committed, committed | {"val_accuracy": 0.779}, "m"))
