@@ -11,37 +11,11 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from cifar2.dataset.examples import normalise
-from cifar2.networks import classifier, transfer
+from cifar2.networks import classifier
+from cifar2.networks.image_classifier import ImageClassifier
 
 # Images that onnxruntime takes at a time.
 BATCH = 8
-
-
-class ImageClassifier(nn.Module):
-    """Everything from images to logits: normalisation, feature extractor, network.
-
-    Args:
-        card: the description of the classifier.
-        network: its network.
-    """
-
-    def __init__(self, card: classifier.Card, network: nn.Module) -> None:
-        super().__init__()
-        self.card = card
-        features = card.features
-        self.backbone = transfer.feature_extractor(features.backbone, features.image_size) if features else None
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The logits, N x classes, of uint8 images, N x 3 x H x W."""
-        if self.backbone and self.card.features:
-            x = normalise(images, transfer.MEAN, transfer.STD)
-            x = transfer.features_of(self.backbone, x, self.card.features.flip_average)
-        else:
-            x = normalise(images, self.card.mean, self.card.std)
-        logits: Tensor = self.network(x)
-        return (logits + self.network(x.flip(-1))) / 2 if self.card.configuration.flip_average else logits
 
 
 def to_onnx(card: classifier.Card, network: nn.Module) -> bytes:
