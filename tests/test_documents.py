@@ -37,6 +37,7 @@ OTHER = {
     "25.1": "pip's version",
     "3.67": "DVC's version",
     "2.0": "the version of a licence",
+    "5.3": "a section of a book",
     "50,000": "CIFAR-10's training images",
     "10,000": "CIFAR-10's test images",
     "9,000": "training images with the other order of split and choice of classes: nine tenths of 10,000",

@@ -52,9 +52,10 @@ def test_every_page_is_accessible_and_asks_no_other_machine(site, chromium, view
     assert {name: problems for name, problems in found.items() if problems} == {}
 
 
-def test_formulas_are_drawn_by_the_browser(site, chromium):
+@pytest.mark.parametrize("name", ["README.html", "docs/mathematics.html"])
+def test_formulas_are_drawn_by_the_browser(site, chromium, name):
     with window(chromium) as page:
-        page.goto((site / "README.html").as_uri())
+        page.goto((site / name).as_uri())
         formulas = [formula.bounding_box() for formula in page.locator("math").all()]
         text = "".join(page.locator("math").all_text_contents())
     assert len(formulas) > 10

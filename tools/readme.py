@@ -1,13 +1,15 @@
 """Update the tables, code and transcripts in README.md and docs/: ``make readme``.
 
 * Between ``<!-- TABLE -->`` and ``<!-- end -->``: a table made from ``metrics/`` and ``params.yaml``.
-* After ``<!-- code FILE:NAME -->``: the body of that function, from the source.
+* After ``<!-- code FILE:NAME -->``: the body of that function, or that assignment, from the source.
+* Between ``<!-- cell FILE:NAME -->`` and ``<!-- end -->``: that cell of a script, ``# %% NAME``, with its output.
 * After ``<!-- run -->``: commands with their output.  They run in a scratch clone of the last commit, one clone for
   each document, one block after the other.
 """
 
 import argparse
 import ast
+import io
 import os
 import re
 import shutil
@@ -15,6 +17,7 @@ import subprocess
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ BLOCKS = (
 )
 TABLES = re.compile(rf"(<!-- ({BLOCKS}) -->\n).*?(<!-- end -->)", re.DOTALL)
 CODE = re.compile(r"(<!-- code (\S+):(\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
+CELL = re.compile(r"(<!-- cell (\S+):(\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 CONSOLE = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
 
 STEPS = {
@@ -48,7 +52,7 @@ def documents(root: Path) -> list[Path]:
 
 
 def filled(text: str, root: Path) -> str:
-    """``text`` with its tables and code from the files in ``root``."""
+    """``text`` with its tables, code and cells from the files in ``root``."""
     made = {
         "claims": _claims,
         "steps": _steps,
@@ -66,23 +70,50 @@ def filled(text: str, root: Path) -> str:
         "near-duplicates": _near_duplicates,
     }
     text = TABLES.sub(lambda m: m[1] + made[m[2]](root) + m[3], text)
-    return CODE.sub(lambda m: m[1] + source(root / m[2], m[3]) + m[4], text)
+    text = CODE.sub(lambda m: m[1] + source(root / m[2], m[3]) + m[4], text)
+    cells = {script: run_cells(root / script) for script in {m[2] for m in CELL.finditer(text)}}
+    return CELL.sub(lambda m: m[1] + _cell(cells[m[2]], m[2], m[3]) + m[4], text)
 
 
 def source(path: Path, name: str) -> str:
-    """The body of function ``name`` (or ``Class.method``) in ``path``, without its docstring.
+    """The body of function ``name`` (or ``Class.method``) in ``path``, without its docstring; or an assignment.
 
     Raises:
-        UserError: there is no such function.
+        UserError: there is no such function or variable.
     """
     text = path.read_text()
     node: Any = ast.parse(text)
     for part in name.split("."):
-        node = next((child for child in node.body if getattr(child, "name", None) == part), None)
+        node = next((child for child in node.body if part in _names(child)), None)
         if node is None:
             raise UserError(f"{path} has no {name}; README.md or a file in docs/ shows it")
-    first = node.body[1] if ast.get_docstring(node) else node.body[0]
+    first = node if isinstance(node, ast.Assign) else node.body[1 if ast.get_docstring(node) else 0]
     return textwrap.dedent("\n".join(text.splitlines()[first.lineno - 1 : node.end_lineno])) + "\n"
+
+
+def _names(node: ast.stmt) -> list[str]:
+    """The names that a statement defines."""
+    return [ast.unparse(n) for n in node.targets] if isinstance(node, ast.Assign) else [getattr(node, "name", "")]
+
+
+def run_cells(path: Path) -> dict[str, tuple[str, str]]:
+    """Run the cells of a script in order, in one namespace, and return the code and the output of each by its name."""
+    parts = re.split(r"(?m)^# %% (.+)\n", path.read_text())[1:]
+    namespace: dict[str, Any] = {}
+    cells = {}
+    for name, code in zip(parts[::2], parts[1::2], strict=True):
+        with redirect_stdout(io.StringIO()) as output:
+            exec(code, namespace)  # noqa: S102 (the project's own script)
+        cells[name] = code.strip() + "\n", output.getvalue()
+    return cells
+
+
+def _cell(cells: dict[str, tuple[str, str]], script: str, name: str) -> str:
+    """A cell as a block of code, and its output, if any, as a block of text."""
+    if name not in cells:
+        raise UserError(f"{script} has no cell {name}; README.md or a file in docs/ shows it")
+    code, output = cells[name]
+    return f"```python\n{code}```\n" + (f"\n```text\n{output}```\n" if output else "")
 
 
 def _claims(root: Path) -> str:
@@ -428,7 +459,7 @@ def _run(text: str, root: Path) -> str:
 
 
 def fill(root: Path) -> None:
-    """Update the tables and the code of every document."""
+    """Update the tables, the code and the cells of every document."""
     for path in documents(root):
         path.write_text(filled(path.read_text(), root))
 

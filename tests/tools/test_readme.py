@@ -93,10 +93,46 @@ def test_code_is_the_body_of_a_function(tmp_path):
         readme.source(module, "C.g")
 
 
+def test_code_is_an_assignment(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text("a = 1\nb = {\n    2: 3,\n}\nc = 4\n")
+    assert readme.source(module, "b") == "b = {\n    2: 3,\n}\n"
+
+
 def test_changed_code_is_shown_again(tmp_path):
     (tmp_path / "module.py").write_text("def f():\n    return 1\n")
     text = "<!-- code module.py:f -->\n```python\nreturn 0\n```\n"
     assert readme.filled(text, tmp_path) == text.replace("0", "1")
+
+
+def test_a_cell_is_shown_with_its_output(tmp_path):
+    (tmp_path / "script.py").write_text('"""Text."""\n\n# %% one\na = 1\n\n# %% two\nprint(a + 1)\n')
+    text = "".join(f"<!-- cell script.py:{name} -->\nold\n<!-- end -->\n" for name in ("two", "one"))
+    two = "```python\nprint(a + 1)\n```\n\n```text\n2\n```\n"
+    assert readme.filled(text, tmp_path) == text.replace("old\n", two, 1).replace("old\n", "```python\na = 1\n```\n")
+
+
+def test_an_unknown_cell_is_an_error(tmp_path):
+    (tmp_path / "script.py").write_text("# %% one\n")
+    with pytest.raises(UserError, match=r"script\.py has no cell two"):
+        readme.filled("<!-- cell script.py:two -->\n<!-- end -->\n", tmp_path)
+
+
+def test_the_course_shows_every_cell_of_its_example():
+    cells = [match[3] for match in readme.CELL.finditer(DOCUMENTS[Path("docs/mathematics.md")])]
+    assert cells == list(readme.run_cells(ROOT / "examples/two_three_two.py"))
+
+
+def test_the_example_by_hand_matches_the_library():
+    outputs = "".join(output for _, output in readme.run_cells(ROOT / "examples/two_three_two.py").values())
+    assert set(re.findall(r"matches (.*): True", outputs)) == {
+        "MyNet",
+        "losses.py",
+        "backpropagation",
+        "dL_dw[1]",
+        "SGD",
+    }
+    assert "False" not in outputs
 
 
 def test_typed_and_printed_lines_are_told_apart():
