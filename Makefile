@@ -102,8 +102,9 @@ format: install-lint  ## format the code (ruff)
 plots-page: install-pipeline  ## rewrite the page of `dvc plots` after an upgrade of vl-convert-python
 	python -m tools.plots_page
 
-readme: install-pipeline  ## update the tables, code and transcripts in README.md and docs/, from the last commit
+readme: install-docs  ## update tables, code and transcripts in README.md and docs/ from the last commit; the notebook
 	python -m tools.readme
+	python -m tools.notebook
 
 install: install-pipeline  ## install what `make repro` needs into .venv (TORCH=cpu: without GPU libraries)
 

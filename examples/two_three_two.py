@@ -1,6 +1,6 @@
 """A network of 2 inputs, 3 hidden units and 2 outputs, by hand: ``python -m examples.two_three_two``.
 
-``docs/mathematics.md`` shows the cells with their output.
+``docs/mathematics.md`` and ``notebooks/mathematics.ipynb`` show the cells with their output.
 """
 
 # %% network

@@ -37,6 +37,7 @@ def test_every_link_within_the_site_leads_to_a_file(site):
         for target in re.findall(r'href="(?!https?:)([^"#?]+)', path.read_text())
     }
     assert site / "source/cifar2/mynet.py.html" in links
+    assert "mathematics.ipynb" in {path.name for path in links}, "a download"
     assert sorted(path for path in links if not path.exists()) == []
 
 

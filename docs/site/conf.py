@@ -54,11 +54,14 @@ def add_contents(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def link_sources(app: Sphinx, tree: nodes.document) -> None:
-    """Lead links to text files of the repository to pages with their source; folders become plain text."""
+    """Lead links to text files of the repository to pages with their source; folders become plain text.
+
+    Links to images and notebooks stay downloads.
+    """
     here = Path(app.env.doc2path(app.env.docname)).parent
     for node in [*tree.findall(addnodes.download_reference)]:
         target = (here / node["reftarget"]).resolve().relative_to(ROOT)
-        if target.suffix != ".png":
+        if target.suffix not in (".png", ".ipynb"):
             linked.add(target)
             uri = relative_uri(app.builder.get_target_uri(app.env.docname), f"source/{target}.html")
             node.replace_self(nodes.reference("", "", *node.children, refuri=uri, internal=True))
