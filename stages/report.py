@@ -7,6 +7,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the code of this checkout, whatever is installed
 from cifar2 import errors, files, params
+from cifar2.dataset import splits
 from cifar2.deploy import model_card
 from cifar2.figures import canvas
 from cifar2.figures import report as figures
@@ -21,7 +22,9 @@ N_UNITS, N_IMAGES = 48, 100
 TEXT = ("class", "configuration", "family", "name")
 # Classes of which the page shows the whole confusion matrix as a table, and those with a ROC curve each.
 N_IN_TABLE, N_CURVES = 20, 10
-IMAGES = ("samples", "near_duplicates", "untrained", "mistakes_final_mlp")
+IMAGES = ("samples", "near_duplicates", "untrained", "mistakes_final_mlp", "occlusion_final")
+# Test images on the map, evenly spaced over the test set.
+N_POINTS = 2000
 
 
 def main() -> None:
@@ -33,6 +36,9 @@ def main() -> None:
     final, about = evaluated["final"]
     classes, ranking, curves = about["classes"], rows("ranking"), rows("curves")
     own_images = parameters.data.own_images
+    explained, about_map = files.read_tensors(Path("data/explained.safetensors"))
+    test = splits.load(Path("data/prepared/test.safetensors"))
+    points = page.points(final, explained["positions"], test.x, classes, N_POINTS)
     card, networks, _ = classifier.load(MODELS / "mlp.safetensors")
     mlp = next(iter(networks.values()))
     assert isinstance(mlp, MyNet)  # noqa: S101 (for mypy)
@@ -57,6 +63,8 @@ def main() -> None:
         "n_misclassified": len(final["mistakes"]),
         "misclassified": page.misclassified(final, classes, N_IMAGES),
         "confusions": page.confusions,
+        "n_points": len(points),
+        "variance": about_map["variance"],
     }
     # Of many classes, the curves of those with the lowest recall.
     recall = {m["class"]: m["recall"]["mean"] for m in values["final"]["subsets"][0]["per_class"]}
@@ -69,6 +77,7 @@ def main() -> None:
         "ranking": charts.ranking(ranking),
         "roc": charts.roc([row for row in rows("evaluate/final_roc") if row["class"] in curved], curved),
         "calibration": charts.calibration(rows("evaluate/final_calibration")),
+        "map": charts.test_set(points, curved),
     }
     weights = mlp.w(1).detach()
     largest = weights.norm(dim=1).argsort(descending=True, stable=True)[:N_UNITS]

@@ -299,6 +299,7 @@ def to_report(evaluated: Project, run_stage: Callable[..., None], once: Callable
         brightness = torch.linspace(0, 255, SIZES["test"]).to(torch.uint8).view(-1, 1, 1, 1)
         splits.save(path, replace(test, x=brightness.expand_as(test.x).contiguous()))
         run_stage("evaluate.py", MODELS["final"])
+        run_stage("explain.py")
 
     return once("to_report", evaluated, do)
 

@@ -1,9 +1,10 @@
 """A trained classifier as one network, from images to logits."""
 
+import torch
 from torch import Tensor, nn
 
 from cifar2.dataset.examples import normalise
-from cifar2.networks import classifier, transfer
+from cifar2.networks import classifier, inference, transfer
 
 
 class ImageClassifier(nn.Module):
@@ -30,3 +31,14 @@ class ImageClassifier(nn.Module):
             x = normalise(images, self.card.mean, self.card.std)
         logits: Tensor = self.network(x)
         return (logits + self.network(x.flip(-1))) / 2 if self.card.configuration.flip_average else logits
+
+
+@torch.no_grad()
+def features(network: nn.Module, x: Tensor) -> Tensor:
+    """The features of inputs ``x`` of a network, N x F: what its last linear layer gets."""
+    *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
+    found: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    inference.logits(network, x)
+    hook.remove()
+    return torch.cat(found)

@@ -110,6 +110,37 @@ def calibration(rows: Rows) -> alt.LayerChart:
     return (_diagonal(least) + bars + points).properties(height=HEIGHT)
 
 
+def test_set(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
+    """The map of the test set: a point per image, coloured by its class, with a cross if it is misclassified.
+
+    Args:
+        rows: results of ``page.points``.
+        classes: the classes with a colour of their own; the others share one.
+    """
+    kept = [{**row, "colour": row["class"] if row["class"] in classes else "other classes"} for row in rows]
+    names = [name for name in (*classes, "other classes") if any(row["colour"] == name for row in kept)]
+    colours = PALETTE[:2] if len(names) == 2 else [*TEN[: len(classes)], GREY]
+    chosen = alt.selection_point(fields=["colour"], bind="legend")
+    base = _chart(kept).encode(
+        alt.X("x:Q", title="first principal component"),
+        alt.Y("y:Q", title="second principal component"),
+        alt.Color("colour:N", title="class", sort=names, scale=alt.Scale(domain=names, range=colours)),
+        tooltip=["image:N", "class:N", "predicted:N", alt.Tooltip("confidence:Q", format=".3f")],
+    )
+    wrong = "datum.class !== datum.predicted"
+    correct = (
+        base.transform_filter(f"!({wrong})")
+        .mark_point(filled=True, size=22)
+        .encode(opacity=alt.condition(chosen, alt.value(0.6), alt.value(0.05)))
+    )
+    misclassified = (
+        base.transform_filter(wrong)
+        .mark_point(shape="cross", filled=True, size=110, stroke="black", strokeWidth=1)
+        .encode(opacity=alt.condition(chosen, alt.value(1), alt.value(0.05)))
+    )
+    return (correct + misclassified).add_params(chosen).properties(height=480)
+
+
 def _diagonal(start: float) -> alt.Chart:
     line = _chart([{"x": start, "y": start}, {"x": 1, "y": 1}]).mark_line(strokeDash=[4, 4], color=GREY)
     return line.encode(alt.X("x:Q"), alt.Y("y:Q"))

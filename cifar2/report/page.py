@@ -20,6 +20,8 @@ from cifar2.evaluation.uncertainty import Estimate, estimate
 from cifar2.mynet import MyNet
 
 TEMPLATE = Path(__file__).with_name("page.html")
+# Largest height and width of an image on the map, in pixels.
+THUMBNAIL = 32
 
 
 def render(values: Mapping[str, Any], charts: Mapping[str, alt.Chart | alt.LayerChart]) -> bytes:
@@ -116,6 +118,33 @@ def misclassified(evaluated: Mapping[str, Tensor], classes: Sequence[str], n: in
     ]
 
 
+def points(
+    evaluated: Mapping[str, Tensor], positions: Tensor, images: Tensor, classes: Sequence[str], n: int
+) -> list[dict[str, Any]]:
+    """Test images on the map of the test set, ``n`` at most, evenly spaced.
+
+    Args:
+        evaluated: ``data/evaluated/NAME.safetensors``.
+        positions: N x 2.
+        images: uint8, N x 3 x H x W.
+        classes: the names of the classes.
+        n: the largest number of points.
+    """
+    confidence, predicted = torch.softmax(evaluated["logits"][0].double(), 1).max(1)
+    shown = torch.linspace(0, len(images) - 1, min(n, len(images))).long().tolist()
+    return [
+        {
+            "x": round(positions[i, 0].item(), 3),
+            "y": round(positions[i, 1].item(), 3),
+            "class": classes[int(evaluated["labels"][i])],
+            "predicted": classes[int(predicted[i])],
+            "confidence": round(confidence[i].item(), 3),
+            "image": thumbnail(images[i]),
+        }
+        for i in shown
+    ]
+
+
 def confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str], n: int) -> list[tuple[str, str, int]]:
     """The ``n`` most frequent confusions of a confusion matrix: true class, predicted class, number of images."""
     off_diagonal = [
@@ -137,9 +166,18 @@ def thumbnails(images: Tensor) -> list[str]:
     return urls
 
 
-def data_url(png: bytes) -> str:
-    """The content of a PNG file as a URL inside the page."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def thumbnail(image: Tensor) -> str:
+    """An image, uint8, 3 x H x W, as a data URL of less than a kilobyte."""
+    content = io.BytesIO()
+    small = Image.fromarray(image.permute(1, 2, 0).numpy())
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(content, format="webp", quality=70, method=6)
+    return data_url(content.getvalue(), "webp")
+
+
+def data_url(content: bytes, kind: str = "png") -> str:
+    """The content of an image file as a URL inside the page."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ DRAWN_BY = {
     "verify": {"colours", "verify"},
     "select_model": {"colours", "select_model"},
     "evaluate": {"evaluate"},
+    "explain": {"explain"},
     "report": {"colours", "report"},
     "sweep": {"colours", "sweep"},
 }

@@ -21,6 +21,10 @@ CALIBRATION = [
     {"n": 5.0, "confidence": 0.625, "accuracy": 0.5, "accuracy_low": 0.25, "accuracy_high": 0.75},
     {"n": 5.0, "confidence": 0.875, "accuracy": 0.75, "accuracy_low": 0.5, "accuracy_high": 0.9375},
 ]
+POINTS = [
+    {"x": 0.5 * i, "y": -1.0, "class": name, "predicted": "bird", "confidence": 0.9, "image": "data:,"}
+    for i, name in enumerate(CLASSES)
+]
 # Each chart with the titles of its axes and legends, and some of its rows.
 CHARTS = {
     "curves": (
@@ -38,6 +42,11 @@ CHARTS = {
         charts.calibration(CALIBRATION),
         {"mean confidence", "accuracy"},
         [*CALIBRATION, {"x": 0.25, "y": 0.25}, {"x": 1, "y": 1}],
+    ),
+    "test_set": (
+        charts.test_set(POINTS, CLASSES),
+        {"first principal component", "second principal component", "class"},
+        [row | {"colour": row["class"]} for row in POINTS],
     ),
 }
 EACH_CHART = pytest.mark.parametrize("name", CHARTS)
@@ -168,3 +177,15 @@ def test_the_ranking_keeps_its_order():
 
 def test_roc_curves_are_drawn_by_false_positive_rate():
     assert encodings(charts.roc(ROC, CLASSES).to_dict(), "order")[0]["field"] == "false_positive_rate"
+
+
+def test_misclassified_images_are_crosses_on_the_map():
+    correct, wrong = charts.test_set(POINTS, CLASSES).to_dict()["layer"]
+    assert correct["transform"] == [{"filter": "!(datum.class !== datum.predicted)"}]
+    assert wrong["transform"] == [{"filter": "datum.class !== datum.predicted"}]
+    assert (wrong["mark"]["shape"], "shape" in correct["mark"]) == ("cross", False)
+
+
+def test_beyond_the_coloured_classes_points_share_a_colour():
+    (colour, _) = encodings(charts.test_set(POINTS, ["airplane"]).to_dict(), "color")
+    assert colour["scale"]["domain"] == ["airplane", "other classes"]

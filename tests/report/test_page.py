@@ -160,3 +160,23 @@ def test_rendering_does_not_change_a_chart(template):
     report.render({"name": "fine"}, CHARTS)
     assert CHARTS["bars"].to_dict() == before
     assert isinstance(CHARTS["bars"].config, alt.utils.schemapi.UndefinedType)
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_a_point_has_its_image_and_prediction(size):
+    tensors = evaluated(30)
+    images = random_split(50, 0).x.repeat_interleave(size // 32, 2).repeat_interleave(size // 32, 3)
+    points = report.points(tensors, torch.arange(100).view(50, 2) / 7, images, ("airplane", "bird"), 10)
+    assert len(points) == 10
+    assert points[-1] | {"image": ""} == {
+        "x": 14.0,
+        "y": 14.143,
+        "class": "airplane",
+        "predicted": "bird",
+        "confidence": 0.731,
+        "image": "",
+    }
+    kind, _, data = points[0]["image"].partition(",")
+    assert kind == "data:image/webp;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (32, 32)
+    assert len(data) < 1500

@@ -272,7 +272,7 @@ def test_the_gallery_starts_with_the_most_confident(reported):
     assert f"The {len(expected)} misclassified images" in page().text
     assert "final_predictions.csv" not in page().text
     sources = [value for tag, name, value in page().attributes if (tag, name) == ("img", "src")]
-    assert sources[-1 - len(expected) : -1] == report.thumbnails(evaluated["mistaken_images"])
+    assert sources[-2 - len(expected) : -2] == report.thumbnails(evaluated["mistaken_images"])
 
 
 def test_the_images_are_the_figures_and_described(reported):
@@ -295,7 +295,7 @@ def test_every_chart_has_its_element(reported):
 def test_links_lead_to_headings(reported):
     ids = [value for _, name, value in page().attributes if name == "id"]
     links = [value for tag, name, value in page().attributes if (tag, name) == ("a", "href")]
-    assert len(links) == 13
+    assert len(links) == 14
     assert {link.removeprefix("#") for link in links} <= set(ids)
     assert len(set(ids)) == len(ids), "ids are unique"
 
@@ -376,7 +376,7 @@ def test_a_long_gallery_shows_the_most_confident_images(to_report, run_stage):
     assert shown.text.count(", predicted") == 100
     assert "100 shown" in shown.text
     sources = [value for tag, name, value in shown.attributes if (tag, name) == ("img", "src")]
-    assert sources[-101:-1] == report.thumbnails(many["mistaken_images"][:100])
+    assert sources[-102:-2] == report.thumbnails(many["mistaken_images"][:100])
     assert f" correct, {copies * n:,} misclassified." in shown.text
 
 
