@@ -13,11 +13,11 @@ SITE := site
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro extended sweep compare exps watch bench docs links test coverage test-slow browser servers \
-	lint hooks stale audit format plots-page readme lock clean
+.PHONY: help install repro extended sweep compare exps watch tensorboard bench docs links test coverage test-slow \
+	browser servers lint hooks stale audit format plots-page readme lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 repro: install-pipeline  ## get CIFAR-10, run the stages that changed (JOBS at a time), show the metrics
 	python -m tools.repro $(if $(JOBS),--jobs '$(JOBS)')
@@ -39,6 +39,9 @@ exps: install-pipeline  ## compare experiments: validation accuracy by configura
 
 watch: install-pipeline  ## follow the training in progress, from another terminal
 	@python -m tools.watch
+
+tensorboard: install-tensorboard  ## draw the curves of the training in progress, in a browser
+	@python -m tools.tensorboard
 
 bench: install-test  ## measure the speed (Linux; MODULES="families scale pipeline" takes hours; benchmarks/record.json)
 	python -m benchmarks $(MODULES)

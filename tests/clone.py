@@ -55,13 +55,26 @@ def quick(document) -> None:
             configuration["channels"] = [8, 16]
 
 
-def new_clone(folder: Path) -> Path:
-    """The working tree as a fresh repository, with the download that ``make repro`` left where there is one."""
+def copy(folder: Path) -> Path:
+    """The files of the working tree that git does not ignore."""
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").stdout.splitlines()
     for name in listed:
         if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+    return folder
+
+
+def installed(folder: Path) -> Path:
+    """A copy of the working tree in which ``make`` finds everything installed."""
+    copy(folder)
+    (folder / "tools/install.py").write_text("")
+    return folder
+
+
+def new_clone(folder: Path) -> Path:
+    """The working tree as a fresh repository, with the download that ``make repro`` left where there is one."""
+    copy(folder)
     if (ROOT / "data/raw").exists():
         shutil.copytree(ROOT / "data/raw", folder / "data/raw", dirs_exist_ok=True)
     edit(folder, quick)

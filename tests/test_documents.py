@@ -1,10 +1,14 @@
-"""The figures that README.md and the pages in docs/ quote in their sentences."""
+"""What README.md and the pages in docs/ quote in their sentences, and the Python code that they give to users."""
 
 import csv
 import json
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -128,3 +132,36 @@ def test_figures_are_found_in_sentences_alone(text: str, found: list[str]) -> No
 )
 def test_a_figure_is_a_value_rounded_to_its_digits(figure: str, value: float, expected: bool) -> None:
     assert quoted(figure, [value]) == expected
+
+
+@pytest.mark.parametrize("package", ["mlflow", "wandb"])
+def test_code_for_a_tracker_logs_every_epoch(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[tuple[dict[str, str], list[tuple[int, dict[str, float]]]]] = []
+
+    def log(values: dict[str, float], step: int) -> None:
+        runs[-1][1].append((step, values))
+
+    @contextmanager
+    def start(**options: str) -> Iterator[SimpleNamespace]:
+        runs.append((options, []))
+        yield SimpleNamespace(log=log)
+
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(start_run=start, log_metrics=log))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=start))
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs/experiments.md").read_text()
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if package in code)
+    exec(code, {})  # the code that a user copies
+
+    name = {"mlflow": {"run_name": "fine, seed {}"}, "wandb": {"project": "cifar2", "name": "fine, seed {}"}}[package]
+    metrics = ("train_loss", "val_loss", "val_accuracy")
+    with (ROOT / "metrics/curves/fine.csv").open() as file:
+        expected = [
+            (
+                {key: value.format(seed) for key, value in name.items()},
+                [(int(row["epoch"]), {metric: float(row[metric]) for metric in metrics}) for row in rows],
+            )
+            for seed, rows in groupby(csv.DictReader(file), lambda row: row["seed"])
+        ]
+    assert len(expected) > 1
+    assert runs == expected
