@@ -13,7 +13,7 @@ SITE := site
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro extended sweep compare exps watch tensorboard bench docs links test coverage test-slow \
+.PHONY: help install repro extended sweep compare exps watch tensorboard bench docs site links test coverage test-slow \
 	browser servers lint hooks stale audit format plots-page readme lock clean
 
 help:  ## list the targets
@@ -49,6 +49,13 @@ bench: install-test  ## measure the speed (Linux; MODULES="families scale pipeli
 SPHINX = sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --conf-dir docs/site
 docs: install-docs  ## build the documentation as a site (site/index.html)
 	$(SPHINX) --doctree-dir $(VENV)/doctrees . '$(SITE)'
+
+# The documentation's side bar then links to the report.
+site: SPHINX += --define html_extra_path=../../metrics/report.html --html-define report=1
+site: metrics/report.html docs  ## build the documentation and the report as a site (site/index.html)
+
+metrics/report.html:
+	@echo "error: $@ is missing; run \`make repro\`, or \`dvc pull\` if your team has it" >&2; exit 1
 
 links: install-docs  ## look up the addresses in the documentation, on the internet
 	$(SPHINX) --builder linkcheck --doctree-dir $(VENV)/doctrees . $(VENV)/links

@@ -2,21 +2,24 @@
 
 import re
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from tests.browser import NEEDED, PHONE, WIDE, violations, window
-from tests.clone import ROOT, run
+from tests.clone import ROOT, installed, run
 
 pytestmark = NEEDED
+REPORT = "<!doctype html><html lang=en><title>Report</title><main><h1>Results</h1></main>"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site")
-    run(ROOT, "make", "docs", f"SITE={folder}")
-    return folder
+    """The documentation and a report; ``tests.report`` tests a real one."""
+    project = installed(tmp_path_factory.mktemp("site"))
+    (project / "metrics/report.html").write_text(REPORT)
+    run(project, "make", "site")
+    return project / "site"
 
 
 def pages(site: Path) -> list[Path]:
@@ -68,3 +71,38 @@ def test_the_first_page_leads_to_the_readme(site, chromium):
     with window(chromium) as page:
         page.goto((site / "index.html").as_uri())
         page.wait_for_url("**/README.html")
+
+
+def test_the_side_bar_leads_to_the_report(site, chromium):
+    with window(chromium) as page:
+        for path in ("README.html", "docs/gallery.html", "source/cifar2/mynet.py.html"):
+            page.goto((site / path).as_uri())
+            page.get_by_role("link", name="Report of all results").click()
+            page.wait_for_url("**/report.html")
+            assert page.get_by_role("heading").all_inner_texts() == ["Results"]
+
+
+def test_the_gallery_shows_every_committed_figure(site, chromium):
+    committed = run(ROOT, "git", "ls-files", "metrics/figures", "extended/metrics/figures").stdout.splitlines()
+    with window(chromium, PHONE) as page:
+        page.goto((site / "docs/gallery.html").as_uri())
+        images = page.locator("article img").all()
+        widths = [image.evaluate("image => image.decode().then(() => image.naturalWidth)") for image in images]
+        shown = [unquote(urlsplit(image.evaluate("image => image.src")).path) for image in images]
+    assert all(widths)
+    assert {Path(path).read_bytes() for path in shown} == {(ROOT / path).read_bytes() for path in committed}
+
+
+def test_the_documentation_alone_has_no_link_to_a_report(tmp_path):
+    project = installed(tmp_path)
+    run(project, "make", "docs")
+    assert not re.search('href="[^"]*report.html"', (project / "site/README.html").read_text())
+
+
+def test_a_site_without_a_report_is_an_error_of_one_line(tmp_path):
+    project = installed(tmp_path)
+    done = run(project, "make", "site", check=False)
+    error, _ = done.stderr.splitlines()
+    assert error == "error: metrics/report.html is missing; run `make repro`, or `dvc pull` if your team has it"
+    assert done.returncode != 0
+    assert not (project / "site").exists()

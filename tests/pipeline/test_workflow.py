@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.clone import run
+from tests.clone import installed, run
 from tests.conftest import ROOT
 from tests.tools.test_stale import commit, replace, small_pipelines
 
@@ -215,6 +215,31 @@ def test_the_job_with_write_access_runs_no_code_of_the_request():
     assert JOBS["comment"]["permissions"] == {"pull-requests": "write"}
     assert [step["name"] for step in JOBS["comment"]["steps"]] == ["Comment"]
     assert JOBS["check"]["steps"][0]["with"]["persist-credentials"] is False
+
+
+def test_the_job_that_publishes_runs_no_code_of_the_repository():
+    workflow = WORKFLOWS["pages"]
+    build, deploy = workflow["jobs"]["build"], workflow["jobs"]["deploy"]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "permissions" not in build
+    assert build["steps"][0]["with"]["persist-credentials"] is False
+    assert deploy["permissions"] == {"pages": "write", "id-token": "write"}
+    assert [step["uses"].split("@")[0] for step in deploy["steps"]] == ["actions/deploy-pages"]
+    assert workflow[True].keys() == {"push", "workflow_dispatch"}, "no pull request is published"
+
+
+@pytest.mark.slow
+def test_the_published_folder_is_the_built_site(tmp_path):
+    folder = installed(tmp_path / "checkout")
+    *_, report, site, upload = WORKFLOWS["pages"]["jobs"]["build"]["steps"]
+    assert report["run"] == "make repro"
+    (folder / "metrics/report.html").write_text("a report")
+    done = run_step(site, folder)
+    assert done.returncode == 0, done.stderr
+    assert upload["uses"].startswith("actions/upload-pages-artifact@")
+    published = folder / upload["with"]["path"]
+    assert (published / "report.html").read_text() == "a report"
+    assert (published / "index.html").exists()
 
 
 def test_a_pull_request_from_a_fork_is_not_commented_on():
