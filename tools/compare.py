@@ -59,6 +59,11 @@ def more_than_chance(
             yield f"{where} {key}: {current[key]}, committed interval {low} to {high}"
 
 
+def is_amd() -> bool:
+    """Whether this processor is of the kind that the committed results come from."""
+    return PROCESSORS.exists() and VENDOR in PROCESSORS.read_text()
+
+
 def hashes(lock: str) -> dict[str, str]:
     """The MD5 of every output that dvc.lock names."""
     stages = yaml.safe_load(lock)["stages"].values()
@@ -74,8 +79,7 @@ def main() -> None:
     files = sorted({f for f in listed if f.endswith(".json")} | set(map(str, Path("metrics").rglob("*.json"))))
     committed = {f: json.loads(_git("show", f"HEAD:{f}")) if f in listed else None for f in files}
     current = {f: json.loads(Path(f).read_text()) if Path(f).exists() else None for f in files}
-    same_processor = PROCESSORS.exists() and VENDOR in PROCESSORS.read_text()
-    compared, by = (differences, "more than rounding") if same_processor else (more_than_chance, "more than chance")
+    compared, by = (differences, "more than rounding") if is_amd() else (more_than_chance, "more than chance")
     different = [line for f in files for line in compared(committed[f], current[f], f)]
 
     before, now = hashes(_git("show", "HEAD:dvc.lock")), hashes(Path("dvc.lock").read_text())
@@ -84,7 +88,7 @@ def main() -> None:
         print(f"not bit-identical: {path} {now.get(path)}, committed {before.get(path)}")
     if different:
         sys.exit("\n".join([f"these metrics differ from the committed ones by {by}:", *different]))
-    if not same_processor:
+    if not is_amd():
         print("This is no AMD processor: only accuracies were compared, with their committed 95 % intervals.")
     print(f"{len(files)} metrics files match the committed ones, and all but {len(changed)} of {len(now)} hashes")
 

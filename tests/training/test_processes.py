@@ -11,6 +11,7 @@ from cifar2.training.loop import Diverged
 from cifar2.training.run import Run
 from tests.conftest import random_split
 from tests.training.conftest import CONFIGURATION, PARAMS, SPLIT, but
+from tools import compare
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,7 @@ def loader(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not compare.is_amd(), reason="elsewhere the results depend on the threads of a process")
 def test_seeds_side_by_side_have_the_results_of_one_by_one(loader, tmp_path):
     load = loader()
     expected, run = load(), load()
