@@ -13,8 +13,8 @@ SITE := site
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro extended sweep compare exps watch tensorboard bench docs site links test coverage test-slow \
-	browser servers lint hooks stale audit format plots-page readme lock clean
+.PHONY: help install repro extended sweep compare exps watch tensorboard demo bench docs site links test coverage \
+	test-slow browser servers lint hooks stale audit format plots-page readme lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ watch: install-pipeline  ## follow the training in progress, from another termin
 
 tensorboard: install-tensorboard  ## draw the curves of the training in progress, in a browser
 	@python -m tools.tensorboard
+
+demo: install-demo  ## try the models on any image, on a page in the browser
+	@python -m tools.demo
 
 bench: install-test  ## measure the speed (Linux; MODULES="families scale pipeline" takes hours; benchmarks/record.json)
 	python -m benchmarks $(MODULES)
@@ -74,8 +77,8 @@ test-slow: install-test  ## run the tests that start other programs or need the 
 	pytest -m slow --ignore tests/sweep/test_cluster.py $(PARALLEL) --dist loadfile --durations 30
 	pytest -m slow tests/sweep/test_cluster.py --durations 10
 
-# One test opens the report in a real browser; without a browser it is skipped.
-browser: install  ## install Chromium (Debian, as root) and axe-core (npm), for the test of the report
+# Some tests open the report and the demo in a real browser; without a browser they are skipped.
+browser: install  ## install Chromium (Debian, as root) and axe-core (npm), for the tests of the report and the demo
 	command -v chromium || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium; }
 	test -d $(VENV)/axe/node_modules/axe-core || npm install --silent --no-save --no-package-lock --prefix $(VENV)/axe axe-core@4.14.1
 

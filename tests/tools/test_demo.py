@@ -1,0 +1,331 @@
+import html
+import re
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cifar2 import files
+from cifar2.dataset import splits
+from cifar2.dataset.cifar10 import CLASSES
+from cifar2.deploy import cli
+from cifar2.errors import UserError
+from cifar2.evaluation.metrics import Bin
+from cifar2.networks import classifier
+from cifar2.networks.image_classifier import ImageClassifier
+from tests.browser import NEEDED, PHONE, WIDE, violations, window
+from tests.clone import variables
+from tests.conftest import EVALUATED, MODELS, ROOT, random_split
+from tests.networks.test_classifier import CARDS
+from tools import demo
+
+IMAGES = random_split(3, 0).x
+# Gradio's client warns at each upload, as it does not implement closing the connection that reports the progress.
+KNOWN = ["Method not implemented."]
+
+
+def in_browser(test):
+    for mark in NEEDED:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded():
+    demo.load.cache_clear()
+
+
+def save(path, image):
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+
+
+def test_evaluated_models_are_listed_the_final_one_first(evaluated):
+    listed = demo.evaluated()
+    assert listed[0] == demo.FINAL
+    assert sorted(map(str, listed)) == sorted(MODELS.values())
+
+
+def test_listed_model_is_the_one_that_was_evaluated(project):
+    for name in ("train/cnn", "train/transfer", "transfer", "train/fine"):
+        files.write(Path(f"data/models/{name}.safetensors"), b"")
+    files.write(Path("extended/data/models/cnn.safetensors"), b"")
+    for path in ("metrics/evaluate/transfer.json", "extended/metrics/evaluate/cnn.json"):
+        files.write(Path(path), b"")
+    assert list(map(str, demo.evaluated())) == [
+        "data/models/transfer.safetensors",
+        "extended/data/models/cnn.safetensors",
+    ]
+
+
+def test_statement_is_of_the_most_similar_confidence():
+    bins = [Bin(200, 0.6, 0.55, 0.481, 0.617), Bin(1200, 0.9, 0.8725, 0.8525, 0.8904)]
+    assert demo.statement(bins, 0.99) == (
+        "Of 1,200 test images with a similar confidence (90.0 % on average), 87.2 % were classified correctly "
+        "(95 % interval 85.2 to 89.0 %)."
+    )
+    assert demo.statement(bins, 0.74).startswith("Of 200 test images with a similar confidence (60.0 % on average)")
+
+
+def test_nearest_features_have_the_largest_cosine_similarity():
+    features = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    unit = features / features.norm(dim=1, keepdim=True)
+    similarities, indices = demo.nearest(unit, 3 * features[7])
+    expected = torch.nn.functional.cosine_similarity(features, features[7:8]).sort(descending=True)
+    torch.testing.assert_close(similarities, expected.values[:6])
+    assert torch.equal(indices, expected.indices[:6])
+    assert len(demo.nearest(unit[:2], features[0])[0]) == 2
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_features_are_the_inputs_of_the_last_layer(kind):
+    card = CARDS[kind]
+    network = classifier.build(card, 0).eval()
+    logits, features = demo.outputs(ImageClassifier(card, network).eval(), IMAGES)
+    *_, last = (m for m in network.modules() if isinstance(m, torch.nn.Linear))
+    assert features.shape == (3, last.in_features)
+    assert features.std(0).max() > 0
+    torch.testing.assert_close(last(features), logits)  # linear, so also for the mean over mirror images
+
+
+def test_overlay_is_red_above_zero_and_blue_below():
+    image = torch.full((3, 2, 2), 100, dtype=torch.uint8)
+    red, _, blue = demo.overlay(image, torch.tensor([[2.0, -1.0], [0.0, -2.0]])).int()
+    assert red[0, 0] > blue[0, 0] + 50
+    assert blue[1, 1] > red[1, 1] + 50
+    assert 0 < blue[0, 1] - red[0, 1] < blue[1, 1] - red[1, 1], "half as much is paler"
+    assert abs(red[1, 0] - blue[1, 0]) <= 2, "no effect is grey"
+    assert len(demo.overlay(image, torch.zeros(2, 2)).unique()) == 1, "an image without effect is grey"
+
+
+@pytest.mark.parametrize(("classes", "n"), [(("a", "b"), 4), (CLASSES, 10), (tuple(map(str, range(14))), 10)])
+def test_examples_are_the_first_test_images_of_each_class(project, classes, n):
+    test = random_split(300, 0, classes)
+    splits.save(Path("data/prepared/test.safetensors"), test)
+    paths = demo.save_examples(Path())
+    assert paths == [f"{name}{i}.png" for i in (1, 2) for name in classes][:n]
+    for path in paths:
+        image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+        label = classes.index(path[:-5])
+        assert torch.equal(image, test.x[test.labels == label][int(path[-5]) - 1])
+
+
+@pytest.mark.parametrize("name", EVALUATED)
+def test_every_evaluated_model_explains_its_prediction(evaluated, name):
+    test = splits.load(Path("data/prepared/test.safetensors"))
+    save("image.png", test.x[0])
+    probabilities, page = demo.explain("image.png", MODELS[name])
+    assert list(probabilities) == ["airplane", "bird"]
+    assert sum(probabilities.values()) == pytest.approx(1)
+    model = demo.load(Path(MODELS[name]))
+    if not model.card.features:  # those of the test project are random
+        logits = files.read_tensors(Path(f"data/evaluated/{name}.safetensors"))[0]["logits"][0, 0]
+        assert [*probabilities.values()] == pytest.approx(logits.double().softmax(0).tolist(), abs=1e-5)
+    assert html.escape(demo.statement(model.bins, max(probabilities.values()))) in page
+    predicted = max(probabilities, key=probabilities.get)
+    assert f"lowers the log-odds of {predicted}," in page
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    assert captions[:2] == ["the image as the model gets it, 32 x 32 pixels", f"occlusion map for {predicted}"]
+    assert len(captions) == page.count("<img src='data:image/png;base64,") == 8
+    assert all(re.fullmatch(r"(airplane|bird), -?[01]\.\d\d", caption) for caption in captions[2:])
+
+
+def test_training_image_is_its_own_nearest_neighbour(evaluated):
+    train = splits.load(Path("data/prepared/train.safetensors"))
+    save("image.png", train.x[5])
+    _, page = demo.explain("image.png", MODELS["mlp"])
+    assert f"<figcaption>{train.classes[int(train.labels[5])]}, 1.00</figcaption>" in page
+
+
+def test_network_with_convolutions_sees_some_training_images(evaluated, monkeypatch):
+    monkeypatch.setattr(demo, "SEARCHED", 7)
+    train = splits.load(Path("data/prepared/train.safetensors"))
+    for name, n in (("cnn", 7), ("mlp", 60), ("transfer", 60)):
+        model = demo.load(Path(MODELS[name]))
+        assert len(model.features) == len(model.images) == len(model.labels) == n, name
+    cnn = demo.load(Path(MODELS["cnn"]))
+    assert torch.equal(cnn.images[[0, -1]], train.x[[0, -1]]), "evenly spaced"
+
+
+def test_features_that_do_not_fit_the_model_are_one_line(evaluated):
+    path = Path("data/features/train.safetensors")
+    split = splits.load(path)
+    splits.save(path, replace(split, features=split.features.model_copy(update={"image_size": 64})))
+    save("image.png", IMAGES[0])
+    probabilities, page = demo.explain("image.png", MODELS["transfer"])
+    assert probabilities is None
+    assert f"error: {path} has other features than {MODELS['transfer']} was trained on; run `dvc repro`" in page
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"GIF89a"])
+def test_refused_file_gets_the_line_of_predict(evaluated, capsys, monkeypatch, content):
+    Path("upload").mkdir()
+    Path("upload/a&b.png").write_bytes(content)
+    probabilities, page = demo.explain("upload/a&b.png", MODELS["mlp"])
+    assert probabilities is None
+    monkeypatch.chdir("upload")
+    with pytest.raises(SystemExit):
+        cli.predict(["a&b.png"], "../data/models/mlp.safetensors", as_json=False)
+    assert page == f'<p role="alert">{html.escape(capsys.readouterr().err.strip())}</p>'
+
+
+def test_without_an_image_nothing_is_shown(evaluated):
+    assert demo.explain(None, MODELS["mlp"]) == (None, "")
+
+
+def test_names_of_classes_are_escaped(evaluated):
+    path = Path(MODELS["mlp"])
+    card, networks, accuracies = classifier.load(path)
+    classifier.save(path, card.model_copy(update={"classes": ("<b>", "a&b")}), networks, accuracies)
+    save("image.png", IMAGES[0])
+    probabilities, page = demo.explain("image.png", str(path))
+    assert list(probabilities) == ["<b>", "a&b"]
+    assert "<b>" not in page
+    assert not re.search("a&b", page)
+
+
+def test_missing_model_is_one_line(project, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    monkeypatch.setattr(demo, "save_examples", pytest.fail)
+    with pytest.raises(UserError, match=r"data/models/final.safetensors is missing; `dvc repro` makes it, `dvc pull` "):
+        demo.main()
+
+
+@pytest.fixture
+def demos(evaluated, tmp_path_factory):
+    """Start demos as a user does; returns the address that each prints. They end with the test."""
+    folder, processes = tmp_path_factory.mktemp("tmp"), []
+
+    def start(**environment):
+        every = variables() | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)} | environment
+        command = [sys.executable, "-m", "tools.demo"]
+        process = subprocess.Popen(command, cwd=evaluated.folder, env=every, stdout=-1, stderr=-1, text=True)
+        processes.append(process)
+        line = process.stdout.readline()
+        assert re.fullmatch(r"open http://127\.0\.0\.1:\d+/ in a browser .*\n", line), line or process.stderr.read()
+        return line.split()[1]
+
+    yield start
+    for process in processes:
+        process.terminate()
+        _, err = process.communicate(timeout=300)
+        assert (process.returncode, err) == (0, "")
+    assert not list(folder.iterdir()), "the images are deleted"
+
+
+@pytest.fixture
+def visit(demos, chromium):
+    """Open the page in a new window; any warning, error or request to another machine is a failure."""
+    with ExitStack() as windows:
+
+        def open_page(address, viewport=WIDE, color_scheme="light"):
+            page = windows.enter_context(window(chromium, viewport, color_scheme, address, KNOWN))
+            page.goto(address)
+            page.wait_for_selector("#explanation .neighbours img")
+            return page
+
+        yield open_page
+
+
+def upload(page, path):
+    page.set_input_files("#image input[type=file]", path)
+
+
+@in_browser
+def test_page_explains_uploads_and_refuses_what_predict_refuses(evaluated, demos, visit):
+    test = splits.load(Path("data/prepared/test.safetensors"))
+    page = visit(demos())
+
+    def shows(image, model):
+        probabilities, _ = demo.explain(image, MODELS[model])
+        predicted = max(probabilities, key=probabilities.get)
+        text = demo.statement(demo.load(Path(MODELS[model])).bins, probabilities[predicted])
+        page.wait_for_selector(f"#explanation :text('{text}')")
+        assert page.locator("[data-testid=label-output-value]").inner_text().strip() == predicted
+        assert page.locator(".maps img").count() == 2
+        assert page.locator(".neighbours img").count() == 6
+        assert page.locator("#explanation img").evaluate_all("all => all.every((image) => image.naturalWidth === 32)")
+
+    save("first.png", test.x[test.labels == 0][0])  # the first example, shown from the start
+    shows("first.png", "final")
+    # Pillow reads 16 bits and other formats; Gradio would convert them.
+    Image.fromarray(test.x[1].permute(1, 2, 0).numpy()).save("upload.tiff")
+    upload(page, "upload.tiff")
+    shows("upload.tiff", "final")
+    Path("notes.png").write_text("no image")
+    upload(page, "notes.png")
+    alert = page.locator("#explanation [role=alert]")
+    alert.wait_for()
+    expected = html.unescape(re.sub("<.*?>", "", demo.explain("notes.png", MODELS["final"])[1]))
+    assert alert.inner_text() == expected
+    assert page.locator("#explanation img").count() == 0
+    save("second.png", test.x[2])
+    upload(page, "second.png")
+    shows("second.png", "final")
+    page.get_by_role("button", name="bird2").click()
+    save("bird.png", test.x[test.labels == 1][1])
+    shows("bird.png", "final")
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name=re.compile(r"^mlp \(")).click()
+    shows("bird.png", "mlp")
+
+
+@in_browser
+def test_page_is_accessible_and_does_not_overflow(demos, visit):
+    address = demos()
+    for viewport in (WIDE, PHONE):
+        for color_scheme in ("light", "dark"):
+            page = visit(address, viewport, color_scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+            assert violations(page) == []
+            colour = page.eval_on_selector("body", "e => getComputedStyle(e).backgroundColor")
+            assert (int(re.findall(r"\d+", colour)[0]) > 200) == (color_scheme == "light")
+    Path("notes.png").write_text("no image")
+    upload(page, "notes.png")
+    page.wait_for_selector("#explanation [role=alert]")
+    assert violations(page) == []
+
+
+@pytest.fixture
+def proxy():
+    """The address of a proxy that refuses what it is asked for, and the list of that."""
+    asked = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            asked.append(self.requestline)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+@in_browser
+def test_nothing_is_sent_to_other_machines(proxy, demos, visit):
+    url, asked = proxy
+    address = demos(HTTP_PROXY=url, HTTPS_PROXY=url, ALL_PROXY=url)
+    policy = visit(address).request.get(address).headers["content-security-policy"]
+    assert "default-src 'self';" in policy
+    assert not re.search(r"http|\*", policy)
+    assert not asked
+
+
+@pytest.mark.slow
+def test_second_demo_has_an_address_of_its_own(demos):
+    first, second = demos(), demos()
+    assert first != second
+    for address in (first, second):
+        with urlopen(address) as response:
+            assert b"CIFAR-2" in response.read()
