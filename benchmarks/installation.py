@@ -15,6 +15,7 @@ ROUNDS = 3
 COMMANDS = {
     "`make repro`": ["make", "install"],
     "`make sweep`": ["make", "install-sweep"],
+    "`make demo`": ["make", "install-demo"],
     "`make test`": ["make", "install-test"],
     "`make lint`": ["make", "install-lint"],
     "`cifar2 predict` alone": ["uv", "tool", "install", "--quiet", "."],

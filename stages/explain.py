@@ -15,7 +15,7 @@ from cifar2.evaluation.projection import project
 from cifar2.figures import canvas
 from cifar2.figures import explain as figures
 from cifar2.networks import classifier, inference
-from cifar2.networks.image_classifier import ImageClassifier, features
+from cifar2.networks.image_classifier import ImageClassifier, outputs
 from cifar2.training import hardware
 
 # isort: split
@@ -42,7 +42,8 @@ def main() -> None:
     spread = torch.linspace(0, len(correct) - 1, min(N_IMAGES, len(correct))).long()
     shown = torch.cat([evaluated["mistakes"][:N_IMAGES], correct[spread]])
     maps = occlusion(ImageClassifier(card, network).eval(), test.x[shown], probabilities[shown].argmax(1))
-    positions, variance = project(features(network, x))
+    features = torch.cat([outputs(network, batch)[1] for batch in torch.split(x, inference.BATCH)])
+    positions, variance = project(features)
     canvas.write(
         Path("metrics/figures/occlusion_final.png"),
         figures.occlusion(test.x[shown], maps, test.labels[shown], probabilities[shown], test.classes),

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from matplotlib import colormaps
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from cifar2 import errors, files
@@ -29,8 +28,9 @@ from cifar2.dataset import image_file, splits
 from cifar2.deploy.cli import FINAL
 from cifar2.evaluation.attribution import occlusion
 from cifar2.evaluation.metrics import Bin
+from cifar2.figures.explain import overlay
 from cifar2.networks import classifier
-from cifar2.networks.image_classifier import ImageClassifier
+from cifar2.networks.image_classifier import ImageClassifier, outputs
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -47,7 +47,6 @@ NEIGHBOURS = 6
 SEARCHED = 500
 # Images at a time.
 BATCH = 16
-COLOURS = colormaps["bwr"]
 # Gradio's page has inline scripts and styles.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
@@ -114,17 +113,6 @@ def load(path: Path) -> Model:
     return Model(card, model, bins, train.x[kept], train.labels[kept], normalize(features))
 
 
-@torch.no_grad()
-def outputs(model: ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits, N x classes, and the features, N x F, which are the inputs of the last linear layer."""
-    *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
-    features: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-    logits = model(images)
-    hook.remove()
-    return logits, torch.stack(features).mean(0)  # of an image and its mirror image, if the network sees both
-
-
 def statement(bins: Sequence[Bin], confidence: float) -> str:
     """The accuracy on the test images with the most similar confidence."""
     of = min(bins, key=lambda b: abs(b.confidence - confidence))
@@ -139,13 +127,6 @@ def nearest(features: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     """The cosine similarity and index of the rows of ``features`` (of length 1) that are most similar to ``query``."""
     similarities, indices = (features @ normalize(query, dim=0)).topk(min(NEIGHBOURS, len(features)))
     return similarities, indices
-
-
-def overlay(image: Tensor, map_: Tensor) -> Tensor:
-    """A grey image below a map in red (above 0) and blue (below 0), uint8, 3 x H x W."""
-    scale = map_.abs().max().clamp_min(torch.finfo().tiny)
-    heat = torch.from_numpy(COLOURS((map_ / scale / 2 + 0.5).numpy())[..., :3]).permute(2, 0, 1)
-    return ((heat * 255 + image.float().mean(0)) / 2).to(torch.uint8)
 
 
 def refusal(error: errors.UserError, path: Path) -> str:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar2.dataset.examples import normalise
-from cifar2.networks import classifier, inference, transfer
+from cifar2.networks import classifier, transfer
 
 
 class ImageClassifier(nn.Module):
@@ -34,11 +34,14 @@ class ImageClassifier(nn.Module):
 
 
 @torch.no_grad()
-def features(network: nn.Module, x: Tensor) -> Tensor:
-    """The features of inputs ``x`` of a network, N x F: what its last linear layer gets."""
+def outputs(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits, N x classes, and the features, N x F, which are the inputs of the last linear layer.
+
+    The features are the mean over each image and its mirror image if the network sees both.
+    """
     *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
-    found: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
-    inference.logits(network, x)
+    features: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    logits = network(x)
     hook.remove()
-    return torch.cat(found)
+    return logits, torch.stack(features).mean(0)

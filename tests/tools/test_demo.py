@@ -21,11 +21,9 @@ from cifar2.deploy import cli
 from cifar2.errors import UserError
 from cifar2.evaluation.metrics import Bin
 from cifar2.networks import classifier
-from cifar2.networks.image_classifier import ImageClassifier
 from tests.browser import NEEDED, PHONE, WIDE, violations, window
 from tests.clone import variables
 from tests.conftest import EVALUATED, MODELS, ROOT, random_split
-from tests.networks.test_classifier import CARDS
 from tools import demo
 
 IMAGES = random_split(3, 0).x
@@ -83,27 +81,6 @@ def test_nearest_features_have_the_largest_cosine_similarity():
     torch.testing.assert_close(similarities, expected.values[:6])
     assert torch.equal(indices, expected.indices[:6])
     assert len(demo.nearest(unit[:2], features[0])[0]) == 2
-
-
-@pytest.mark.parametrize("kind", CARDS)
-def test_features_are_the_inputs_of_the_last_layer(kind):
-    card = CARDS[kind]
-    network = classifier.build(card, 0).eval()
-    logits, features = demo.outputs(ImageClassifier(card, network).eval(), IMAGES)
-    *_, last = (m for m in network.modules() if isinstance(m, torch.nn.Linear))
-    assert features.shape == (3, last.in_features)
-    assert features.std(0).max() > 0
-    torch.testing.assert_close(last(features), logits)  # linear, so also for the mean over mirror images
-
-
-def test_overlay_is_red_above_zero_and_blue_below():
-    image = torch.full((3, 2, 2), 100, dtype=torch.uint8)
-    red, _, blue = demo.overlay(image, torch.tensor([[2.0, -1.0], [0.0, -2.0]])).int()
-    assert red[0, 0] > blue[0, 0] + 50
-    assert blue[1, 1] > red[1, 1] + 50
-    assert 0 < blue[0, 1] - red[0, 1] < blue[1, 1] - red[1, 1], "half as much is paler"
-    assert abs(red[1, 0] - blue[1, 0]) <= 2, "no effect is grey"
-    assert len(demo.overlay(image, torch.zeros(2, 2)).unique()) == 1, "an image without effect is grey"
 
 
 @pytest.mark.parametrize(("classes", "n"), [(("a", "b"), 4), (CLASSES, 10), (tuple(map(str, range(14))), 10)])
