@@ -1,6 +1,7 @@
 """A classifier as an ONNX file, for programs without PyTorch."""
 
 import json
+import logging
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 from cifar2.networks import classifier
 from cifar2.networks.image_classifier import ImageClassifier
+
+# The exporter would report that Triton is missing, which only a GPU uses.
+logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
 
 # Images that onnxruntime takes at a time.
 BATCH = 8

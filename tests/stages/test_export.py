@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from cifar2.dataset import splits
 from cifar2.deploy import export
 from cifar2.networks import classifier
 from cifar2.training import hardware
-from tests.conftest import SIZES
+from tests.conftest import ROOT, SIZES
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +76,12 @@ def test_model_card_describes_the_final_model(exported):
     assert f"accuracy {final['test_accuracy']:.4f}" in page
     assert f"{SIZES['train']} images" in page
     assert f"{SIZES['val']} other images" in page
+
+
+def test_nothing_is_printed_on_stderr(measured):
+    command = [sys.executable, str(ROOT / "stages/export.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stderr, done.stdout.count("\n")) == ("", 1)
 
 
 def test_second_run_writes_the_same_bytes(exported, run_stage):
