@@ -435,3 +435,9 @@ def test_a_page_of_own_images_says_nothing_of_cifar10(to_report, run_stage):
     text = page().text
     assert not re.search("CIFAR|original|student|near-duplicate|ten classes", text)
     assert "Unreadable images, which were left out: 1." in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "metrics/report.html").exists(), reason="`dvc repro` makes the report")
+def test_the_report_of_the_real_images_has_less_than_6_megabytes():
+    assert (ROOT / "metrics/report.html").stat().st_size < 6e6
