@@ -12,7 +12,7 @@ from PIL import Image
 from tests.browser import NEEDED, PHONE, WIDE, violations, window
 
 pytestmark = NEEDED
-CHARTS = ["val_loss", "val_accuracy", "train_loss", "train_accuracy", "ranking", "roc", "calibration"]
+CHARTS = ["val_loss", "val_accuracy", "train_loss", "train_accuracy", "ranking", "roc", "calibration", "map"]
 
 
 @pytest.fixture
