@@ -166,7 +166,7 @@ def explain(file: str | None, name: str) -> tuple[dict[str, float] | None, str]:
         f"{figure(overlay(image, map_), f'occlusion map for {predicted}')}</div>"
         f"<p>Red: hiding the region lowers the log-odds of {predicted}, by up to {high:.1f}. Blue: hiding it raises "
         f"them, by up to {low:.1f}. The map describes the output of this model. It cannot tell what the object is, or "
-        "what another model would use, and it misses what several regions show alike.</p>"
+        "what another model would use, and it misses evidence that several regions share.</p>"
         f"<h2>Most similar training images</h2><div class='neighbours'>{neighbours}</div>"
         "<p>Label and cosine similarity of the last layer's inputs. "
         f"Searched: {len(model.labels):,} training images.</p>"
@@ -184,7 +184,8 @@ def figure(image: Tensor, caption: str) -> str:
 def save_examples(folder: Path) -> list[str]:
     """Save the first test images of each class."""
     test = splits.load(TEST)
-    first = [(name, i) for i in range(EXAMPLES) for name in range(len(test.classes))][:ALL_EXAMPLES]
+    counts = test.labels.bincount(minlength=len(test.classes))
+    first = [(label, i) for i in range(EXAMPLES) for label in range(len(counts)) if i < counts[label]][:ALL_EXAMPLES]
     paths = []
     for label, i in first:
         paths.append(str(folder / f"{test.classes[label]}{i + 1}.png"))

@@ -21,8 +21,9 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 SETUP = """\
-In Jupyter or VS Code, run this notebook in the project's environment, which `make install-docs` creates. In Colab, run
-these lines in a cell of their own first, with the address of the repository:
+This notebook needs the project's environment, which `make install-docs` creates. In VS Code, select `.venv` as the
+kernel. For Jupyter, activate it, run `python -m ipykernel install --user --name cifar2` once, and select the kernel
+`cifar2`. In Colab, run these lines in a cell of their own first, with the address of the repository:
 
 ```
 !git clone ADDRESS cifar2

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from cifar2.evaluation import projection
 from cifar2.evaluation.projection import project
 
 
@@ -29,9 +30,12 @@ def test_components_are_those_of_the_singular_value_decomposition(n_features, n)
     assert variance == pytest.approx((s**2 / (s**2).sum())[:2].tolist(), abs=1e-3)
 
 
-def test_rounding_errors_in_the_features_move_no_point():
+def test_rounding_errors_in_the_features_move_no_point(monkeypatch):
     features = blobs().double()
+    errors = 1e-6 * torch.randn(features.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     positions, variance = project(features)
-    moved, moved_variance = project(features * (1 + 1e-13))
+    moved, moved_variance = project(features + errors)
     assert torch.equal(positions, moved)
     assert variance == moved_variance
+    monkeypatch.setattr(projection, "DECIMALS", 15)
+    assert not torch.equal(project(features)[0], project(features + errors)[0])

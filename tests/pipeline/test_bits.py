@@ -28,8 +28,8 @@ PERCEPTRONS = {"fine": 9024, "augmented": 9024, "linear": 9024}
 N_IMAGES = PERCEPTRONS | {"convolutional": 640, "fine_tuned": 64}
 # On Intel the results of a perceptron depend on the number of threads (docs/reproducibility.md).
 OF_ANY_THREADS = N_IMAGES.keys() - (set() if compare.is_amd() else PERCEPTRONS.keys()) | {"features"}
-# Possible sources of differences: cores, OpenMP's threads, and the instruction set that ATen chooses by the processor.
 WORKER = "PYTEST_XDIST_WORKER"
+# Possible sources of differences: cores, OpenMP's threads, and the instruction set that ATen chooses by the processor.
 ONE_CORE = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
 CASES = {
     "1 core, AVX2": (ONE_CORE, {"ATEN_CPU_CAPABILITY": "avx2"}),

@@ -1,3 +1,4 @@
+import dataclasses
 import html
 import re
 import subprocess
@@ -93,6 +94,14 @@ def test_examples_are_the_first_test_images_of_each_class(project, classes, n):
         image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
         label = classes.index(path[:-5])
         assert torch.equal(image, test.x[test.labels == label][int(path[-5]) - 1])
+
+
+def test_a_class_of_one_image_has_one_example(project):
+    test = random_split(40, 0)
+    kept = torch.cat([(test.labels == 0).nonzero().flatten(), (test.labels == 1).nonzero().flatten()[:1]])
+    alone = dataclasses.replace(test, x=test.x[kept], labels=test.labels[kept], index=test.index[kept])
+    splits.save(Path("data/prepared/test.safetensors"), alone)
+    assert demo.save_examples(Path()) == ["airplane1.png", "bird1.png", "airplane2.png"]
 
 
 @pytest.mark.parametrize("name", EVALUATED)
