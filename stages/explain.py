@@ -34,15 +34,17 @@ def main() -> None:
     network = networks["final"]
     test = splits.load(Path("data/prepared/test.safetensors"))
     evaluated, _ = files.read_tensors(Path("data/evaluated/final.safetensors"))
-    extracted = Path("data/features/test.safetensors")
-    x = splits.load(extracted).x if card.features else inference.inputs(card, test.x)
 
     probabilities = torch.softmax(evaluated["logits"][0].double(), 1)
     correct = (probabilities.argmax(1) == test.labels).nonzero().flatten()
     spread = torch.linspace(0, len(correct) - 1, min(N_IMAGES, len(correct))).long()
     shown = torch.cat([evaluated["mistakes"][:N_IMAGES], correct[spread]])
-    maps = occlusion(ImageClassifier(card, network).eval(), test.x[shown], probabilities[shown].argmax(1))
-    features = torch.cat([outputs(network, batch)[1] for batch in torch.split(x, inference.BATCH)])
+    model = ImageClassifier(card, network).eval()
+    maps = occlusion(model, test.x[shown], probabilities[shown].argmax(1))
+    # Where there are extracted features, the network begins with them.
+    extracted = Path("data/features/test.safetensors")
+    seen_by, x = (network, splits.load(extracted).x) if card.features else (model, test.x)
+    features = torch.cat([outputs(seen_by, batch)[1] for batch in torch.split(x, inference.BATCH)])
     positions, variance = project(features)
     canvas.write(
         Path("metrics/figures/occlusion_final.png"),

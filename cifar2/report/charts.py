@@ -119,12 +119,17 @@ def test_set(rows: Rows, classes: Sequence[str]) -> alt.LayerChart:
     """
     kept = [{**row, "colour": row["class"] if row["class"] in classes else "other classes"} for row in rows]
     names = [name for name in (*classes, "other classes") if any(row["colour"] == name for row in kept)]
-    colours = PALETTE[:2] if len(names) == 2 else [*TEN[: len(classes)], GREY]
+    colours = dict(zip(classes, PALETTE if len(classes) == 2 else TEN, strict=False)) | {"other classes": GREY}
     chosen = alt.selection_point(fields=["colour"], bind="legend")
     base = _chart(kept).encode(
         alt.X("x:Q", title="first principal component"),
         alt.Y("y:Q", title="second principal component"),
-        alt.Color("colour:N", title="class", sort=names, scale=alt.Scale(domain=names, range=colours)),
+        alt.Color(
+            "colour:N",
+            title="class",
+            sort=names,
+            scale=alt.Scale(domain=names, range=[colours[name] for name in names]),
+        ),
         tooltip=["image:N", "class:N", "predicted:N", alt.Tooltip("confidence:Q", format=".3f")],
     )
     wrong = "datum.class !== datum.predicted"

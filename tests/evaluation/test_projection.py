@@ -39,3 +39,16 @@ def test_rounding_errors_in_the_features_move_no_point(monkeypatch):
     assert variance == moved_variance
     monkeypatch.setattr(projection, "DECIMALS", 15)
     assert not torch.equal(project(features)[0], project(features + errors)[0])
+
+
+def test_one_feature_is_the_first_component():
+    positions, variance = project(torch.tensor([[1.0], [3.0], [2.0]]))
+    assert positions[:, 0].abs().tolist() == [1, 1, 0]
+    assert positions[:, 1].tolist() == [0, 0, 0]
+    assert variance == [1, 0]
+
+
+def test_equal_features_lie_at_one_point():
+    positions, variance = project(torch.ones(4, 3))
+    assert torch.equal(positions, torch.zeros(4, 2))
+    assert variance == [0, 0]

@@ -189,3 +189,9 @@ def test_misclassified_images_are_crosses_on_the_map():
 def test_beyond_the_coloured_classes_points_share_a_colour():
     (colour, _) = encodings(charts.test_set(POINTS, ["airplane"]).to_dict(), "color")
     assert colour["scale"]["domain"] == ["airplane", "other classes"]
+
+
+def test_a_class_without_points_changes_no_colour():
+    (colour, _) = encodings(charts.test_set(POINTS, ["absent", "airplane", "cat"]).to_dict(), "color")
+    assert colour["scale"]["domain"] == ["airplane", "other classes"]
+    assert colour["scale"]["range"] == [charts.TEN[1], charts.GREY]
