@@ -28,7 +28,7 @@ except (KeyError, OSError):
 
 # PyTorch and the libraries below it read these variables on their first use, so they are set here, before any module
 # imports one.  Values set by the user stay.
-# MKL chooses its matrix kernels by processor; the AVX2 kernels are bit-identical on all of AMD's (not on Intel's).
+# MKL chooses its matrix kernels by processor; the AVX2 kernels are bit-identical across AMD processors, not on Intel.
 os.environ.setdefault("MKL_CBWR", "AVX2")
 # Large tensors use pages of 2 MB: random access to examples then misses the processor's page table less often.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -21,7 +21,7 @@ from cifar2.training import hardware
 # isort: split
 import torch
 
-# Images with a map: so many misclassified, and so many correct.
+# Images with a map, as many misclassified as correct ones.
 N_IMAGES = 12
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from cifar2.figures import report as figures
 from cifar2.mynet import MyNet
 from cifar2.networks import classifier
 from cifar2.report import charts, original, page
+
+# isort: split
+import altair as alt
 
 METRICS, FIGURES, MODELS = Path("metrics"), Path("metrics/figures"), Path("data/models")
 # Hidden units in the figure, and misclassified images on the page.
@@ -34,7 +38,7 @@ def main() -> None:
     families = {name: read(f"evaluate/{name}") for name in metrics["select"]["best_per_family"]}
     evaluated = {name: files.read_tensors(Path(f"data/evaluated/{name}.safetensors")) for name in (*families, "final")}
     final, about = evaluated["final"]
-    classes, ranking, curves = about["classes"], rows("ranking"), rows("curves")
+    classes, ranking = about["classes"], rows("ranking")
     own_images = parameters.data.own_images
     explained, about_map = files.read_tensors(Path("data/explained.safetensors"))
     test = splits.load(Path("data/prepared/test.safetensors"))
@@ -69,16 +73,7 @@ def main() -> None:
     # Of many classes, the curves of those with the lowest recall.
     recall = {m["class"]: m["recall"]["mean"] for m in values["final"]["subsets"][0]["per_class"]}
     curved = classes if len(classes) <= N_CURVES else sorted(classes, key=recall.__getitem__)[:N_CURVES]
-    by_name = {
-        "val_loss": charts.curves(curves, "val_loss", "validation loss (cross-entropy)"),
-        "val_accuracy": charts.curves(curves, "val_accuracy", "validation accuracy"),
-        "train_loss": charts.curves(curves, "train_loss", "training loss (cross-entropy)"),
-        "train_accuracy": charts.curves(curves, "train_accuracy", "training accuracy"),
-        "ranking": charts.ranking(ranking),
-        "roc": charts.roc([row for row in rows("evaluate/final_roc") if row["class"] in curved], curved),
-        "calibration": charts.calibration(rows("evaluate/final_calibration")),
-        "map": charts.test_set(points, curved),
-    }
+    by_name = drawn(ranking, points, curved)
     weights = mlp.w(1).detach()
     largest = weights.norm(dim=1).argsort(descending=True, stable=True)[:N_UNITS]
     first_layer = figures.first_layer(
@@ -91,6 +86,21 @@ def main() -> None:
     images["first_layer"] = files.read(FIGURES / "first_layer.png")
     urls = {name: page.data_url(content) for name, content in images.items()}
     files.write(METRICS / "report.html", page.render(values | {"images": urls}, by_name))
+
+
+def drawn(ranking: charts.Rows, points: charts.Rows, curved: Sequence[str]) -> dict[str, alt.Chart | alt.LayerChart]:
+    """The charts by name; ``curved`` are the classes with a curve and a colour of their own."""
+    curves = rows("curves")
+    return {
+        "val_loss": charts.curves(curves, "val_loss", "validation loss (cross-entropy)"),
+        "val_accuracy": charts.curves(curves, "val_accuracy", "validation accuracy"),
+        "train_loss": charts.curves(curves, "train_loss", "training loss (cross-entropy)"),
+        "train_accuracy": charts.curves(curves, "train_accuracy", "training accuracy"),
+        "ranking": charts.ranking(ranking),
+        "roc": charts.roc([row for row in rows("evaluate/final_roc") if row["class"] in curved], curved),
+        "calibration": charts.calibration(rows("evaluate/final_calibration")),
+        "map": charts.test_set(points, curved),
+    }
 
 
 def read(name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Only this machine can open the page, nothing leaves the machine, and the images 
 
 import argparse
 import base64
+import contextlib
 import functools
 import html
 import io
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 TRAIN, TEST = Path("data/prepared/train.safetensors"), Path("data/prepared/test.safetensors")
 FEATURES = Path("data/features/train.safetensors")
-# Test images to start with: the first of each class, and of all classes at most.
+# Test images to start with: at most so many of each class, and so many in all.
 EXAMPLES, ALL_EXAMPLES = 2, 10
 NEIGHBOURS = 6
 # Training images among which the nearest are looked up, evenly spaced, if a network with convolutions must see them.
@@ -139,7 +140,7 @@ def explain(file: str | None, name: str) -> tuple[dict[str, float] | None, str]:
 
     Args:
         file: an image file, or None.
-        name: a key of :func:`evaluated`.
+        name: one of :func:`evaluated`.
     """
     if file is None:
         return None, ""
@@ -242,8 +243,8 @@ async def add_policy(request: "Request", call_next: "RequestResponseEndpoint") -
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)  # beside other work, the threads of small batches mostly wait for each other
-    load(FINAL)
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryDirectory() as folder:
+        load(FINAL)
         # Gradio reads them when it is imported.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "no_proxy": "127.0.0.1"}
         import gradio as gr

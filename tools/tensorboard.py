@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -103,7 +104,10 @@ def mirror(live: Path, copy: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    from tensorboard.program import TensorBoard  # takes a second, in which Ctrl-C must not print a traceback
+    from tensorboard.program import (  # takes a second, in which Ctrl-C must not print a traceback
+        TensorBoard,
+        TensorBoardServerException,
+    )
 
     # A terminal that is closed, or `kill`, ends it as Ctrl-C does.
     for number in (signal.SIGHUP, signal.SIGTERM):
@@ -112,7 +116,11 @@ def main() -> None:
         server = TensorBoard()
         # Without a server for the data: another process that would have to be ended.
         server.configure(logdir=folder, host="127.0.0.1", reload_interval=1, load_fast="false")
-        print(f"TensorBoard shows the training in progress at {server.launch()} until Ctrl-C", flush=True)
+        try:
+            address = server.launch()
+        except TensorBoardServerException as error:  # as if all the ports that it tries are taken
+            sys.exit(f"error: {error}")
+        print(f"TensorBoard shows the training in progress at {address} until Ctrl-C", flush=True)
         for _ in mirror(LIVE, Path(folder)):
             time.sleep(SECONDS)
 

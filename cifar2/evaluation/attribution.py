@@ -22,9 +22,9 @@ def occlusion(classifier: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     image needs no other data, and keeps the brightness of the image.
 
     A map describes this classifier's output, not the object: an image with a hidden region is unlike those that the
-    classifier was trained on, and what two regions both show is missed, as each makes up for the other.  Some methods
-    give similar maps for trained and for random weights (Adebayo et al., "Sanity checks for saliency maps", 2018); the
-    tests check that this one does not.
+    classifier was trained on, and evidence that two regions share is missed, as each compensates for the other.  Some
+    methods give similar maps for trained and for random weights (Adebayo et al., "Sanity checks for saliency maps",
+    2018); the tests check that this one does not.
 
     All of it is the work of one thread, so the results do not depend on the number of threads.
 
