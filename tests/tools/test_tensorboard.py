@@ -147,6 +147,8 @@ def process(tmp_path):
         ["make", "tensorboard"],
         cwd=folder,
         env=variables() | {"TMPDIR": str(tmp_path / "tmp")},
+        # What `nohup` runs ignores the end of the terminal, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
