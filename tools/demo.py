@@ -2,7 +2,7 @@
 
 The page shows the probabilities of the classes, how many test images with a similar confidence were classified
 correctly, the most similar training images, and the regions of the image that the prediction rests on.  Of a model
-trained with several seeds it uses the first, which the calibration was measured on.
+trained with several seeds it uses the first.
 
 Only this machine can open the page, nothing leaves the machine, and the images are deleted when the page stops.
 """
@@ -28,7 +28,7 @@ from cifar2 import errors, files
 from cifar2.dataset import image_file, splits
 from cifar2.deploy.cli import FINAL
 from cifar2.evaluation.attribution import occlusion
-from cifar2.evaluation.metrics import Bin
+from cifar2.evaluation.uncertainty import wilson_interval
 from cifar2.figures.explain import overlay
 from cifar2.networks import classifier
 from cifar2.networks.image_classifier import ImageClassifier, outputs
@@ -44,6 +44,8 @@ FEATURES = Path("data/features/train.safetensors")
 # Test images to start with: at most so many of each class, and so many in all.
 EXAMPLES, ALL_EXAMPLES = 2, 10
 NEIGHBOURS = 6
+# Test images of similar confidence: fewer would be too few for an interval, more would be less similar.
+SIMILAR = 100
 # Training images among which the nearest are looked up, evenly spaced, if a network with convolutions must see them.
 SEARCHED = 500
 # Images at a time.
@@ -66,27 +68,33 @@ FONTS = ["system-ui", "sans-serif"]
 
 
 class Model(NamedTuple):
-    """A classifier, the accuracy of its predictions by confidence, and the training images as it represents them."""
+    """A classifier, its predictions of the test images, and the training images as it represents them."""
 
     card: classifier.Card
     classifier: ImageClassifier
-    bins: list[Bin]
+    confidences: Tensor
+    correct: Tensor
     images: Tensor
     labels: Tensor
     features: Tensor
 
 
-def measured(model: Path, end: str) -> Path:
+def measured(model: Path, folder: str, suffix: str) -> Path:
     """A file of stage `evaluate` about a model."""
-    return Path("extended" if model.parts[0] == "extended" else "", "metrics/evaluate", f"{model.stem}{end}")
+    return Path("extended" if model.parts[0] == "extended" else "", folder, f"{model.stem}{suffix}")
+
+
+def metrics(model: Path) -> Path:
+    """The metrics of a model on the test images."""
+    return measured(model, "metrics/evaluate", ".json")
 
 
 def evaluated() -> list[Path]:
     """The model files that were evaluated, the final one first."""
     models = [path for root in ("", "extended") for path in Path(root).glob("data/models/**/*.safetensors")]
     # A configuration in train/ may have the name of a family, whose selected model is meant.
-    by_metrics = {measured(path, ".json"): path for path in sorted(models, key=lambda path: -len(path.parts))}
-    return sorted((path for metrics, path in by_metrics.items() if metrics.exists()), key=lambda p: (p != FINAL, p))
+    by_metrics = {metrics(path): path for path in sorted(models, key=lambda path: -len(path.parts))}
+    return sorted((path for measures, path in by_metrics.items() if measures.exists()), key=lambda p: (p != FINAL, p))
 
 
 @functools.cache
@@ -98,8 +106,9 @@ def load(path: Path) -> Model:
     """
     card, networks, _ = classifier.load(path)
     model = ImageClassifier(card, next(iter(networks.values()))).eval()
-    rows = files.read_csv(measured(path, "_calibration.csv"), ())
-    bins = [Bin(**row | {"n": int(row["n"])}) for row in rows]
+    tested, _ = files.read_tensors(measured(path, "data/evaluated", ".safetensors"))
+    confidences, predicted = torch.softmax(tested["logits"][0].double(), 1).max(1)
+    correct = predicted == tested["labels"]
     train = splits.load(TRAIN)
     kept = torch.arange(len(train.labels))
     if card.features:
@@ -111,15 +120,25 @@ def load(path: Path) -> Model:
         if card.convolves:
             kept = torch.linspace(0, len(kept) - 1, min(SEARCHED, len(kept))).long()
         features = torch.cat([outputs(model, batch)[1] for batch in torch.split(train.x[kept], BATCH)])
-    return Model(card, model, bins, train.x[kept], train.labels[kept], normalize(features))
+    return Model(card, model, confidences, correct, train.x[kept], train.labels[kept], normalize(features))
 
 
-def statement(bins: Sequence[Bin], confidence: float) -> str:
-    """The accuracy on the test images with the most similar confidence."""
-    of = min(bins, key=lambda b: abs(b.confidence - confidence))
-    mean, accuracy, low, high = (f"{100 * fraction:.1f}" for fraction in of[1:])
+def statement(confidences: Tensor, correct: Tensor, confidence: float) -> str:
+    """The accuracy on the test images with the most similar confidence.
+
+    Args:
+        confidences: the confidence of the prediction of each test image.
+        correct: whether it is correct, bool.
+        confidence: that of the prediction to make a statement about.
+    """
+    similar = (confidences - confidence).abs().topk(min(SIMILAR, len(confidences)), largest=False).indices
+    n, n_correct = len(similar), int(correct[similar].sum())
+    ends = [confidences[similar].min().item(), confidences[similar].max().item()]
+    first, last, accuracy, low, high = (
+        f"{100 * fraction:.1f}" for fraction in (*ends, n_correct / n, *wilson_interval(n_correct, n))
+    )
     return (
-        f"Of {of.n:,} test images with a similar confidence ({mean} % on average), {accuracy} % were classified "
+        f"Of the {n} test images with the most similar confidence ({first} to {last} %), {accuracy} % were classified "
         f"correctly (95 % interval {low} to {high} %)."
     )
 
@@ -161,13 +180,15 @@ def explain(file: str | None, name: str) -> tuple[dict[str, float] | None, str]:
     )
     size, low, high = model.card.image_size, max(0.0, -map_.min().item()), max(0.0, map_.max().item())
     return probabilities, (
-        f"<p>{statement(model.bins, confidence.item())} Expect this for images like the test images only.</p>"
+        f"<p>{statement(model.confidences, model.correct, confidence.item())} Expect this for images like the test "
+        "images only.</p>"
         f"<h2>What the prediction rests on</h2><div class='maps'>"
         f"{figure(image, f'the image as the model gets it, {size} x {size} pixels')}"
         f"{figure(overlay(image, map_), f'occlusion map for {predicted}')}</div>"
         f"<p>Red: hiding the region lowers the log-odds of {predicted}, by up to {high:.1f}. Blue: hiding it raises "
-        f"them, by up to {low:.1f}. The map describes the output of this model. It cannot tell what the object is, or "
-        "what another model would use, and it misses evidence that several regions share.</p>"
+        f"them, by up to {low:.1f}. A value is the mean over the squares that hide the place. The map describes the "
+        "output of this model. It cannot tell what the object is, or what another model would use, and it misses "
+        "evidence that several regions share.</p>"
         f"<h2>Most similar training images</h2><div class='neighbours'>{neighbours}</div>"
         "<p>Label and cosine similarity of the last layer's inputs. "
         f"Searched: {len(model.labels):,} training images.</p>"
@@ -198,11 +219,11 @@ def page(examples: Sequence[str]) -> "Blocks":
     """The page, with ``examples`` to click on."""
     import gradio as gr
 
-    metrics = {path: files.read_json(measured(path, ".json")) for path in evaluated()}
-    models = [
-        (f"{path.stem} ({of['config']}), test accuracy {of['test_accuracy']:.4f}", str(path))
-        for path, of in metrics.items()
-    ]
+    models = []
+    for path in evaluated():
+        of = files.read_json(metrics(path))
+        seeds = f", mean of {of['n_seeds']} seeds" if of["n_seeds"] > 1 else ""
+        models.append((f"{path.stem} ({of['config']}), test accuracy {of['test_accuracy']:.4f}{seeds}", str(path)))
     blocks = gr.Blocks(title="CIFAR-2")
     with blocks:
         gr.Markdown("# Try the models")
@@ -227,9 +248,16 @@ def page(examples: Sequence[str]) -> "Blocks":
         def choose(event: gr.SelectData) -> str:
             return examples[int(event.index)]
 
-        show = (explain, [file, model], [label, text])
-        gr.on([blocks.load, file.input, model.change], *show, api_visibility="private")
-        gallery.select(choose, None, file, api_visibility="private").then(*show, api_visibility="private")
+        gallery.select(choose, None, file, api_visibility="private")
+        # Of the images and models chosen during a computation, the last one counts.
+        gr.on(
+            [blocks.load, file.change, model.change],
+            explain,
+            [file, model],
+            [label, text],
+            trigger_mode="always_last",
+            api_visibility="private",
+        )
     return blocks
 
 

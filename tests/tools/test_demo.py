@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import html
 import re
 import subprocess
@@ -20,7 +21,6 @@ from cifar2.dataset import splits
 from cifar2.dataset.cifar10 import CLASSES
 from cifar2.deploy import cli
 from cifar2.errors import UserError
-from cifar2.evaluation.metrics import Bin
 from cifar2.networks import classifier
 from tests.browser import NEEDED, PHONE, WIDE, violations, window
 from tests.clone import variables
@@ -65,13 +65,16 @@ def test_listed_model_is_the_one_that_was_evaluated(project):
     ]
 
 
-def test_statement_is_of_the_most_similar_confidence():
-    bins = [Bin(200, 0.6, 0.55, 0.481, 0.617), Bin(1200, 0.9, 0.8725, 0.8525, 0.8904)]
-    assert demo.statement(bins, 0.99) == (
-        "Of 1,200 test images with a similar confidence (90.0 % on average), 87.2 % were classified correctly "
-        "(95 % interval 85.2 to 89.0 %)."
+def test_statement_is_of_the_most_similar_confidences():
+    confidences = torch.linspace(0.505, 0.995, 491, dtype=torch.float64)
+    # Every other prediction below 0.6 is correct, and every one above.
+    correct = (torch.arange(491) % 2 == 0) | (confidences > 0.6)
+    assert demo.statement(confidences, correct, 0.51) == (
+        "Of the 100 test images with the most similar confidence (50.5 to 60.4 %), 52.0 % were classified correctly "
+        "(95 % interval 42.3 to 61.5 %)."
     )
-    assert demo.statement(bins, 0.74).startswith("Of 200 test images with a similar confidence (60.0 % on average)")
+    assert "(89.6 to 99.5 %), 100.0 % were" in demo.statement(confidences, correct, 1)
+    assert demo.statement(confidences[:3], correct[:3], 0.9).startswith("Of the 3 test images ")
 
 
 def test_nearest_features_have_the_largest_cosine_similarity():
@@ -115,7 +118,7 @@ def test_every_evaluated_model_explains_its_prediction(evaluated, name):
     if not model.card.features:  # those of the test project are random
         logits = files.read_tensors(Path(f"data/evaluated/{name}.safetensors"))[0]["logits"][0, 0]
         assert [*probabilities.values()] == pytest.approx(logits.double().softmax(0).tolist(), abs=1e-5)
-    assert html.escape(demo.statement(model.bins, max(probabilities.values()))) in page
+    assert html.escape(demo.statement(model.confidences, model.correct, max(probabilities.values()))) in page
     predicted = max(probabilities, key=probabilities.get)
     assert f"lowers the log-odds of {predicted}," in page
     captions = re.findall("<figcaption>(.*?)</figcaption>", page)
@@ -226,21 +229,25 @@ def upload(page, path):
     page.set_input_files("#image input[type=file]", path)
 
 
+def wait_for(page, image, model):
+    """Wait until the page shows what it should about an image."""
+    probabilities, text = demo.explain(image, MODELS[model])
+    seen, map_ = re.findall("<img src='(.*?)'", text)[:2]
+    page.wait_for_selector(f'.maps:has(img[src="{seen}"]):has(img[src="{map_}"])')
+    predicted = max(probabilities, key=probabilities.get)
+    of = demo.load(Path(MODELS[model]))
+    assert demo.statement(of.confidences, of.correct, probabilities[predicted]) in page.inner_text("#explanation")
+    assert page.locator("[data-testid=label-output-value]").inner_text().strip() == predicted
+    assert page.locator(".maps img").count() == 2
+    assert page.locator(".neighbours img").count() == 6
+    assert page.locator("#explanation img").evaluate_all("all => all.every((image) => image.naturalWidth === 32)")
+
+
 @in_browser
 def test_page_explains_uploads_and_refuses_what_predict_refuses(evaluated, demos, visit):
     test = splits.load(Path("data/prepared/test.safetensors"))
     page = visit(demos())
-
-    def shows(image, model):
-        probabilities, _ = demo.explain(image, MODELS[model])
-        predicted = max(probabilities, key=probabilities.get)
-        text = demo.statement(demo.load(Path(MODELS[model])).bins, probabilities[predicted])
-        page.wait_for_selector(f"#explanation :text('{text}')")
-        assert page.locator("[data-testid=label-output-value]").inner_text().strip() == predicted
-        assert page.locator(".maps img").count() == 2
-        assert page.locator(".neighbours img").count() == 6
-        assert page.locator("#explanation img").evaluate_all("all => all.every((image) => image.naturalWidth === 32)")
-
+    shows = functools.partial(wait_for, page)
     save("first.png", test.x[test.labels == 0][0])  # the first example, shown from the start
     shows("first.png", "final")
     # Pillow reads 16 bits and other formats; Gradio would convert them.
@@ -263,6 +270,32 @@ def test_page_explains_uploads_and_refuses_what_predict_refuses(evaluated, demos
     page.get_by_label("Model").click()
     page.get_by_role("option", name=re.compile(r"^mlp \(")).click()
     shows("bird.png", "mlp")
+
+
+@in_browser
+def test_pasted_image_is_explained(evaluated, demos, visit):
+    page = visit(demos())
+    save("pasted.png", splits.load(Path("data/prepared/test.safetensors")).x[3])
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(
+        """async (bytes) => {
+          const image = new Blob([new Uint8Array(bytes)], { type: "image/png" });
+          await navigator.clipboard.write([new ClipboardItem({ "image/png": image })]);
+        }""",
+        list(Path("pasted.png").read_bytes()),
+    )
+    page.get_by_role("button", name="Paste from clipboard").click()
+    wait_for(page, "pasted.png", "final")
+
+
+@in_browser
+def test_last_of_several_quick_choices_is_explained(evaluated, demos, visit):
+    test = splits.load(Path("data/prepared/test.safetensors"))
+    page = visit(demos())
+    for name in ("bird2", "airplane2", "bird1"):
+        page.get_by_role("button", name=name).click()
+    save("bird.png", test.x[test.labels == 1][0])
+    wait_for(page, "bird.png", "final")
 
 
 @in_browser
