@@ -38,7 +38,7 @@ def images_with_a_square(n):
 
 @functools.cache
 def maps(seed, trained):
-    """The maps of a MyNet for the predictions of four images with a square."""
+    """The maps of a MyNet for the true classes of twelve images with a square."""
     card = CARDS["mlp"].model_copy(update={"n_l": (3072, 16, 2), "activation": "tanh"})
     network = classifier.build(card, seed)
     images, labels = images_with_a_square(200)
@@ -49,15 +49,16 @@ def maps(seed, trained):
         nn.functional.cross_entropy(network(x), labels).backward()
         optimizer.step()
     model = ImageClassifier(card, network).eval()
+    x, y = images[:12], labels[:12]
     with torch.no_grad():
-        predicted = model(images[:4]).argmax(1)
-    assert not trained or torch.equal(predicted, labels[:4])
-    return occlusion(model, images[:4], predicted)
+        assert not trained or torch.equal(model(x).argmax(1), y)
+    return occlusion(model, x, y)
 
 
 def similarity(first, second):
-    """The rank correlation of two maps, mean over the images."""
-    return sum(spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(first, second, strict=True)) / len(first)
+    """The absolute rank correlation of two maps, mean over the images."""
+    pairs = zip(first, second, strict=True)
+    return sum(abs(spearmanr(a.flatten(), b.flatten()).statistic) for a, b in pairs) / len(first)
 
 
 def test_map_lies_where_the_classifier_looks():
@@ -157,6 +158,5 @@ def test_trained_networks_map_the_place_of_the_class():
 def test_maps_are_those_of_the_weights_not_of_the_image():
     """The sanity check of Adebayo et al. (2018): a method whose maps survive random weights explains no model."""
     trained = maps(0, trained=True)
-    retrained, random = (similarity(trained, maps(1, trained=t)) for t in (True, False))
-    assert retrained > 0.5
-    assert abs(random) < 0.2
+    assert similarity(trained, maps(1, trained=True)) > 0.5
+    assert max(similarity(trained, maps(seed, trained=False)) for seed in (1, 2)) < 0.25
