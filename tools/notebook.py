@@ -28,7 +28,6 @@ kernel. For Jupyter, activate it, run `python -m ipykernel install --user --name
 ```
 !git clone ADDRESS cifar2
 %cd cifar2/notebooks
-%pip install --quiet ruamel.yaml safetensors
 ```"""
 PATH = """\
 import sys

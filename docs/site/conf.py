@@ -35,6 +35,7 @@ html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
 html_use_index = False
+html_show_search_summary = False  # its requests fail from disk
 linkcheck_ignore = ["source/"]
 # The site's first page, for a web server and for a double click.
 html_additional_pages = {"index": "redirect.html"}
