@@ -90,6 +90,15 @@ def test_a_click_in_the_legend_fades_the_other_curves(visit):
     assert faded() == n - 1
 
 
+def test_a_point_of_the_map_shows_its_image(visit):
+    page = visit()
+    page.locator("#chart-map .role-mark path").last.hover()
+    tooltip = page.locator("#vg-tooltip-element")
+    tooltip.locator("img").wait_for()
+    assert tooltip.locator("img").evaluate("async (image) => (await image.decode(), image.naturalWidth)") == 32
+    assert re.search(r"class\s+(airplane|bird)\s+predicted", tooltip.inner_text())
+
+
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
 def test_the_page_is_accessible_and_does_not_overflow(visit, viewport, color_scheme):
