@@ -230,7 +230,7 @@ def page(examples: Sequence[str]) -> "Blocks":
         with gr.Row():
             with gr.Column(scale=2):
                 file = gr.Image(examples[0], type="filepath", label="Image", buttons=[], height=300, elem_id="image")
-                model = gr.Dropdown(models, value=str(FINAL), label="Model")
+                model = gr.Dropdown(models, value=str(FINAL), label="Model", elem_id="model")
                 gallery = gr.Gallery(
                     [(path, Path(path).stem) for path in examples],
                     label="Test images",
