@@ -77,8 +77,8 @@ test-slow: install-test  ## run the tests that start other programs or need the 
 	pytest -m slow --ignore tests/sweep/test_cluster.py $(PARALLEL) --dist loadfile --durations 30
 	pytest -m slow tests/sweep/test_cluster.py --durations 10
 
-# Some tests open the report and the demo in a real browser; without a browser they are skipped.
-browser: install  ## install Chromium (Debian, as root) and axe-core (npm), for the tests of the report and the demo
+# Some tests open the report, the demo and the site in a real browser; without a browser they are skipped.
+browser: install  ## install Chromium (Debian, as root) and axe-core (npm), for the tests of report, demo and site
 	command -v chromium || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium; }
 	test -d $(VENV)/axe/node_modules/axe-core || npm install --silent --no-save --no-package-lock --prefix $(VENV)/axe axe-core@4.14.1
 
