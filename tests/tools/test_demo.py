@@ -237,7 +237,7 @@ def wait_for(page, image, model):
     predicted = max(probabilities, key=probabilities.get)
     of = demo.load(Path(MODELS[model]))
     assert demo.statement(of.confidences, of.correct, probabilities[predicted]) in page.inner_text("#explanation")
-    assert page.locator("[data-testid=label-output-value]").inner_text().strip() == predicted
+    page.wait_for_selector(f"[data-testid=label-output-value]:text-is('{predicted}')")
     assert page.locator(".maps img").count() == 2
     assert page.locator(".neighbours img").count() == 6
     assert page.locator("#explanation img").evaluate_all("all => all.every((image) => image.naturalWidth === 32)")
