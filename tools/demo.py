@@ -245,11 +245,12 @@ def page(examples: Sequence[str]) -> "Blocks":
         # Gradio would decode and convert the file first; image_file.read does that, as for `cifar2 predict`.
         file.preprocess = lambda uploaded: uploaded and uploaded.path  # type: ignore[assignment, return-value]
 
-        def choose(event: gr.SelectData) -> str:
-            return examples[int(event.index)]
+        # The gallery, and not the event: Gradio would repeat a postponed event with the data of the one before.
+        def choose(images: gr.Gallery) -> str:
+            return examples[images.selected_index or 0]
 
-        gallery.select(choose, None, file, api_visibility="private")
-        # Of the images and models chosen during a computation, the last one counts.
+        # Of what is chosen before the server has answered, the last one counts.
+        gallery.select(choose, gallery, file, trigger_mode="always_last", api_visibility="private")
         gr.on(
             [blocks.load, file.change, model.change],
             explain,

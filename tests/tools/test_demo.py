@@ -292,6 +292,11 @@ def test_pasted_image_is_explained(evaluated, demos, visit):
 def test_last_of_several_quick_choices_is_explained(evaluated, demos, visit):
     test = splits.load(Path("data/prepared/test.safetensors"))
     page = visit(demos())
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    # Longer than a click, in milliseconds: the next one comes before the answer to the last.
+    slow = {"offline": False, "latency": 500, "downloadThroughput": -1, "uploadThroughput": -1}
+    network.send("Network.emulateNetworkConditions", slow)
     for name in ("bird2", "airplane2", "bird1"):
         page.get_by_role("button", name=name).click()
     save("bird.png", test.x[test.labels == 1][0])
