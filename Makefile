@@ -64,7 +64,7 @@ links: install-docs  ## look up the addresses in the documentation, on the inter
 	$(SPHINX) --builder linkcheck --doctree-dir $(VENV)/doctrees . $(VENV)/links
 
 # A process per core, at most eight: each takes a gigabyte of memory.
-PARALLEL = --numprocesses logical --maxprocesses 8
+PARALLEL = --numprocesses logical --maxprocesses 8 --max-worker-restart 0
 test: install-test  ## run the tests on all cores
 	pytest $(PARALLEL) --dist worksteal
 

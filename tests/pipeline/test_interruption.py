@@ -16,6 +16,7 @@ import pytest
 
 from tests.clone import run
 from tests.conftest import ROOT, Project
+from tools.repro import recover
 
 pytestmark = pytest.mark.slow
 
@@ -104,9 +105,10 @@ def wait_until(process, happened):
 
 
 def kill_when(process, happened):
-    """Kill the process group at a moment; False if it had ended before."""
+    """Kill the process group at a moment; False if it had succeeded before."""
     wait_until(process, happened)
     if process.poll() is not None:
+        assert process.returncode == 0
         return False
     os.killpg(process.pid, signal.SIGKILL)
     return process.wait() == -signal.SIGKILL
@@ -118,6 +120,7 @@ def test_training_killed_at_random_moments_is_bit_identical(here, uninterrupted,
     killed = 0
     while killed < 3:
         length = len(log(here))
+        recover(here)  # as `make repro` does
         process = start(here, "dvc", "repro", "--force", "--single-item", stage)
         moment = (
             partial(past, time.monotonic() + rng.uniform(0, 10)),
@@ -125,6 +128,7 @@ def test_training_killed_at_random_moments_is_bit_identical(here, uninterrupted,
             partial(in_the_middle_of_a_checkpoint, here),
         )[killed]
         killed += kill_when(process, moment)
+    recover(here)
     # Forced, because DVC would only check out the outputs of a run that ended before it was killed.
     assert start(here, "dvc", "repro", "--force", "--single-item", stage).wait() == 0
     assert "resuming after epoch" in log(here)
