@@ -15,6 +15,7 @@ import html
 import io
 import os
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -50,6 +51,8 @@ SIMILAR = 100
 SEARCHED = 500
 # Images at a time.
 BATCH = 16
+# Held during a computation: if Python ended in the middle of one, PyTorch would abort.
+COMPUTING = threading.Lock()
 # Gradio's page has inline scripts and styles.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
@@ -249,11 +252,15 @@ def page(examples: Sequence[str]) -> "Blocks":
         def choose(images: gr.Gallery) -> str:
             return examples[images.selected_index or 0]
 
+        def show(file: str | None, name: str) -> tuple[dict[str, float] | None, str]:
+            with COMPUTING:
+                return explain(file, name)
+
         # Of what is chosen before the server has answered, the last one counts.
         gallery.select(choose, gallery, file, trigger_mode="always_last", api_visibility="private")
         gr.on(
             [blocks.load, file.change, model.change],
-            explain,
+            show,
             [file, model],
             [label, text],
             trigger_mode="always_last",
@@ -296,6 +303,7 @@ def main() -> None:
         )
         print(f"open {address} in a browser on this machine; Ctrl-C stops the page", flush=True)
         blocks.block_thread()
+        COMPUTING.acquire()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 import dataclasses
 import functools
 import html
+import os
 import re
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Lock, Thread
 from urllib.request import urlopen
 
 import numpy as np
@@ -187,6 +189,34 @@ def test_missing_model_is_one_line(project, monkeypatch):
     monkeypatch.setattr(demo, "save_examples", pytest.fail)
     with pytest.raises(UserError, match=r"data/models/final.safetensors is missing; `dvc repro` makes it, `dvc pull` "):
         demo.main()
+
+
+@pytest.mark.slow
+def test_page_ends_after_the_last_computation(evaluated, monkeypatch):
+    from gradio import Blocks  # a slow import
+
+    started, done = Event(), []
+
+    def explain(*_):
+        started.set()
+        time.sleep(0.5)
+        done.append("computed")
+
+    def block_thread(blocks):
+        (show,) = (function.fn for function in blocks.fns.values() if function.name == "show")
+        Thread(target=show, args=(None, "")).start()
+        started.wait()
+
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    monkeypatch.setattr(demo, "COMPUTING", Lock())
+    monkeypatch.setattr(demo, "explain", explain)
+    monkeypatch.setattr(Blocks, "launch", lambda *_, **__: (None, "", None))
+    monkeypatch.setattr(Blocks, "block_thread", block_thread)
+    demo.main()
+    done.append("ended")
+    assert done == ["computed", "ended"]
 
 
 @pytest.fixture
