@@ -63,7 +63,8 @@ metrics/report.html:
 links: install-docs  ## look up the addresses in the documentation, on the internet
 	$(SPHINX) --builder linkcheck --doctree-dir $(VENV)/doctrees . $(VENV)/links
 
-# A process per core, at most eight: each takes a gigabyte of memory.
+# A process per core, at most eight: each takes a gigabyte of memory.  None is restarted: the new one would
+# run the test again at which the last one ended.
 PARALLEL = --numprocesses logical --maxprocesses 8 --max-worker-restart 0
 test: install-test  ## run the tests on all cores
 	pytest $(PARALLEL) --dist worksteal

@@ -205,7 +205,7 @@ def test_page_ends_after_the_last_computation(evaluated, monkeypatch):
     def block_thread(blocks):
         (show,) = (function.fn for function in blocks.fns.values() if function.name == "show")
         Thread(target=show, args=(None, "")).start()
-        started.wait()
+        started.wait(60)
 
     monkeypatch.setattr(sys, "argv", ["demo"])
     monkeypatch.setattr(os, "environ", {**os.environ})
